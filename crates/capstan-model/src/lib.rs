@@ -1,0 +1,11 @@
+//! The vocabulary of capstan: identifiers and reference spaces as types, values that cross boundaries,
+//! what is said to and by a vat, and the errors that vats see. Pure data; nothing here does anything.
+//!
+//! **Invariant:** no clock, no randomness, no I/O, and no dependency on another capstan crate.
+#![deny(clippy::wildcard_enum_match_arm)]
+
+pub mod capdata;
+pub mod id;
+pub mod peer;
+pub mod refs;
+pub mod vat;
