@@ -5,6 +5,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 pub mod capdata;
+pub mod error;
 pub mod id;
 pub mod peer;
 pub mod refs;
