@@ -9,4 +9,5 @@ pub mod error;
 pub mod id;
 pub mod peer;
 pub mod refs;
+pub mod smallcaps;
 pub mod vat;
