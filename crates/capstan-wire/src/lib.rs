@@ -5,4 +5,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 pub mod facts;
+pub mod link;
 pub mod seam;
+pub mod decide;
+pub mod window;
