@@ -9,3 +9,7 @@ pub mod link;
 pub mod seam;
 pub mod decide;
 pub mod window;
+pub mod frame;
+pub mod handshake;
+pub mod url;
+pub mod identity;
