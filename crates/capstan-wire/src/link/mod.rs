@@ -1,0 +1,341 @@
+//! The link machine: who dials, which channel to a peer counts, when to try again (03 B, D.6).
+//!
+//! One [`Links`] serves all peers of a kernel. It takes the kernel's orders and facts about sockets and answers
+//! with [`Action`]s; whoever drives it carries them out in order. Everything here is volatile: it is rebuilt from
+//! nothing at every start, and the last-incarnation note is the one deliberate second witness (03 D.6).
+//!
+//! **Double dials.** Per peer, handshakes between the two sides are taken one after the other, so that both ends
+//! register the same channel. The side with the smaller peer id (as text) lets its own dial go first: the other's
+//! waits, unread, until that one is registered (then it is closed) or lost (then it goes on). The other side always
+//! answers what it is dialled with, and drops its own dial once that one is registered. A lone channel is always kept.
+
+mod dialling;
+mod handshake;
+mod policy;
+
+pub use policy::{LinkOptions, channel_verdict, delay};
+
+use crate::facts::Facts;
+use crate::seam::{LinkEvent, LinkOrder, SendFault};
+use capstan_model::peer::{ChannelId, Hint, Incarnation, Millis, PeerId, Seq};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// What happened to sockets. Made by whoever drives the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkFact {
+    /// A raw stream to a peer is open; a dialled one answers [`Action::Dial`].
+    ChannelUp {
+        /// A fresh number, larger than any before.
+        channel: ChannelId,
+        /// The authenticated other end.
+        peer: PeerId,
+        /// Whether we dialled it.
+        dialed: bool,
+    },
+    /// One frame arrived.
+    TextRead {
+        /// Where.
+        channel: ChannelId,
+        /// Its text.
+        text: Arc<str>,
+    },
+    /// Several frames arrived, in order.
+    TextsRead {
+        /// Where.
+        channel: ChannelId,
+        /// Their texts.
+        texts: Vec<Arc<str>>,
+    },
+    /// An [`Action::Write`] with a token ended.
+    Written {
+        /// Where.
+        channel: ChannelId,
+        /// Its token.
+        token: WriteToken,
+        /// How.
+        outcome: Result<(), String>,
+    },
+    /// The stream is gone.
+    ChannelDown {
+        /// Which.
+        channel: ChannelId,
+        /// For the log.
+        reason: String,
+    },
+    /// An [`Action::Dial`] came to nothing.
+    DialFailed {
+        /// Whom.
+        peer: PeerId,
+        /// For the log.
+        error: String,
+    },
+    /// A peer showed where it can be dialled.
+    HintsSeen {
+        /// Whom.
+        peer: PeerId,
+        /// Where.
+        hints: Vec<Hint>,
+    },
+    /// A deadline may have passed.
+    Tick,
+}
+
+/// Names an awaited write: the number of its last frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteToken(pub Option<Seq>);
+
+/// What the machine wants done, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Open a stream to this peer; answered by one [`LinkFact::ChannelUp`] or [`LinkFact::DialFailed`].
+    Dial {
+        /// Whom.
+        peer: PeerId,
+        /// Where it might be.
+        hints: Vec<Hint>,
+    },
+    /// Write these frames, together if possible.
+    Write {
+        /// Where.
+        channel: ChannelId,
+        /// What.
+        texts: Vec<Arc<str>>,
+        /// Whether to answer with [`LinkFact::Written`].
+        token: Option<WriteToken>,
+    },
+    /// End a channel; nothing about it is to be told any more. `graceful`: write what is queued, then end the stream.
+    Close {
+        /// Which.
+        channel: ChannelId,
+        /// See above.
+        graceful: bool,
+    },
+    /// Tell the kernel.
+    Report(LinkEvent),
+}
+
+/// All links of one kernel.
+#[derive(Debug)]
+pub struct Links {
+    own: PeerId,
+    options: LinkOptions,
+    peers: BTreeMap<PeerId, Peer>,
+    channels: BTreeMap<ChannelId, Channel>,
+    actions: Vec<Action>,
+    stopped: bool,
+}
+
+/// What is remembered of one peer while the process lives.
+#[derive(Debug, Default)]
+struct Peer {
+    hints: Vec<Hint>,
+    /// The incarnation last seen in a handshake (03 D.6).
+    last_incarnation: Option<Incarnation>,
+    wanted: bool,
+    /// Closed by intent (03 B-48).
+    closed: bool,
+    /// A dial for a send met a restarted peer: no dial by itself until the next want (03 S5).
+    held: bool,
+    gave_up: bool,
+    attempt: u32,
+    retry_at: Option<Millis>,
+    /// A dial is in flight, and whether it is for a send.
+    dialing: Option<Purpose>,
+    registered: Option<ChannelId>,
+}
+
+/// Why a dial was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Send,
+    Reconnect,
+}
+
+#[derive(Debug)]
+struct Channel {
+    peer: PeerId,
+    /// Why we dialled it; `None`: the peer did.
+    dialed: Option<Purpose>,
+    stage: Stage,
+    /// The kernel has been told of it.
+    announced: bool,
+    ours_session: bool,
+    /// The peer's handshake, from its reading to the verdict.
+    theirs: Option<Facts>,
+    note_changed: bool,
+    /// The dialler's `confirm` is still to be read.
+    confirm_due: bool,
+    /// Frames that came before they may be used.
+    kept: VecDeque<Arc<str>>,
+    kept_bytes: usize,
+    deadline: Option<Millis>,
+    registered_at: Millis,
+    awaited: VecDeque<WriteToken>,
+}
+
+/// How far a channel is. Parked stages hold the machine's whole attention back, not the peer's frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Ours, waiting for the peer's to be done.
+    Parked,
+    /// The peer's; its `handshake` is to be read.
+    AwaitHello,
+    /// The kernel is asked what to say.
+    AwaitFacts,
+    /// Ours; the peer's `handshakeAck` is to be read.
+    AwaitAck,
+    /// The kernel is asked for its verdict.
+    AwaitVerdict,
+    /// The dialler's `confirm` is to be read.
+    AwaitConfirm,
+    Registered,
+}
+
+impl Links {
+    /// Starts with no peers. `own` is this kernel's own peer id.
+    pub fn new(own: PeerId, options: LinkOptions) -> Self {
+        let (peers, channels) = (BTreeMap::new(), BTreeMap::new());
+        Links { own, options, peers, channels, actions: Vec::new(), stopped: false }
+    }
+
+    /// Takes one order of the kernel. `chance` is any random number; it only spreads retries.
+    pub fn order(&mut self, now: Millis, chance: u64, order: LinkOrder) -> Vec<Action> {
+        if self.stopped {
+            self.order_stopped(order);
+            return std::mem::take(&mut self.actions);
+        }
+        match order {
+            LinkOrder::Want { peer, hints, for_send } => self.want(peer, hints, for_send),
+            LinkOrder::Unwant { peer } => self.unwant(&peer),
+            LinkOrder::Greet { channel, facts } => self.greet(now, channel, &facts),
+            LinkOrder::Answer { channel, verdict } => self.answer(now, chance, channel, verdict),
+            LinkOrder::Send { channel, frames, awaited } => {
+                let seq = frames.last().and_then(|frame| frame.seq);
+                let texts = frames.into_iter().map(|frame| frame.text).collect();
+                self.send(channel, texts, awaited.then_some(WriteToken(seq)));
+            }
+            LinkOrder::CloseChannel { channel, reason } => {
+                self.close(channel, &reason, true);
+                self.settle(now, chance);
+            }
+            LinkOrder::ClosePeer { peer } => self.close_peer(peer),
+            LinkOrder::Reopen { peer, hints } => self.reopen(peer, hints),
+            LinkOrder::ForgetPeer { peer } => self.forget(&peer),
+            LinkOrder::ResetNote { peer } => {
+                if let Some(known) = self.peers.get_mut(&peer) {
+                    known.last_incarnation = None;
+                    known.attempt = 0;
+                }
+            }
+        }
+        self.settle(now, chance);
+        std::mem::take(&mut self.actions)
+    }
+
+    /// Takes one fact about sockets. `chance` is any random number; it only spreads retries.
+    pub fn observe(&mut self, now: Millis, chance: u64, fact: LinkFact) -> Vec<Action> {
+        match fact {
+            LinkFact::ChannelUp { channel, peer, dialed } => self.channel_up(now, channel, peer, dialed),
+            LinkFact::TextRead { channel, text } => self.texts_read(now, channel, vec![text]),
+            LinkFact::TextsRead { channel, texts } => self.texts_read(now, channel, texts),
+            LinkFact::Written { channel, token, outcome } => self.written(channel, token, outcome),
+            LinkFact::ChannelDown { channel, reason } => self.lost(channel, &reason),
+            LinkFact::DialFailed { peer, .. } => self.dial_failed(&peer),
+            LinkFact::HintsSeen { peer, hints } => self.hints_seen(peer, hints),
+            LinkFact::Tick => self.expire(now),
+        }
+        self.settle(now, chance);
+        std::mem::take(&mut self.actions)
+    }
+
+    /// Ends everything; idempotent. Later orders fail with `NetworkStoppedError` (03 B-50).
+    pub fn stop(&mut self) -> Vec<Action> {
+        self.stopped = true;
+        let all: Vec<ChannelId> = self.channels.keys().copied().collect();
+        for channel in all {
+            self.close(channel, "network stopped", true);
+        }
+        self.peers.clear();
+        std::mem::take(&mut self.actions)
+    }
+
+    /// When [`LinkFact::Tick`] is due at the latest; `None`: not until something else happens.
+    pub fn next_deadline(&self) -> Option<Millis> {
+        let retries = self.peers.values().filter_map(|peer| peer.retry_at);
+        retries.chain(self.channels.values().filter_map(|channel| channel.deadline)).min()
+    }
+
+    /// The channel in use to this peer.
+    pub fn registered(&self, peer: &PeerId) -> Option<ChannelId> {
+        self.peers.get(peer)?.registered
+    }
+
+    fn order_stopped(&mut self, order: LinkOrder) {
+        if let LinkOrder::Want { peer, for_send: true, .. } | LinkOrder::Reopen { peer, .. } = order {
+            self.report(LinkEvent::SendFailed { peer, fault: terminal("NetworkStoppedError") });
+        } else if let LinkOrder::Send { channel, frames, awaited: true } = order {
+            let seq = frames.last().and_then(|frame| frame.seq);
+            self.report(LinkEvent::Sent { channel, seq, outcome: Err(terminal("NetworkStoppedError")) });
+        }
+    }
+
+    fn send(&mut self, channel: ChannelId, texts: Vec<Arc<str>>, token: Option<WriteToken>) {
+        let Some(open) = self.channels.get_mut(&channel) else { return };
+        if open.stage != Stage::Registered || texts.is_empty() {
+            return;
+        }
+        open.awaited.extend(token);
+        self.actions.push(Action::Write { channel, texts, token });
+    }
+
+    fn written(&mut self, channel: ChannelId, token: WriteToken, outcome: Result<(), String>) {
+        let Some(open) = self.channels.get_mut(&channel) else { return };
+        let Some(at) = open.awaited.iter().position(|waiting| *waiting == token) else { return };
+        open.awaited.remove(at);
+        match outcome {
+            Ok(()) => self.report(LinkEvent::Sent { channel, seq: token.0, outcome: Ok(()) }),
+            Err(text) => {
+                let outcome = Err(SendFault::Transient(text.clone()));
+                self.report(LinkEvent::Sent { channel, seq: token.0, outcome });
+                self.close(channel, &text, false);
+            }
+        }
+    }
+
+    /// Closes a channel from our side.
+    fn close(&mut self, channel: ChannelId, reason: &str, graceful: bool) {
+        if self.channels.contains_key(&channel) {
+            self.actions.push(Action::Close { channel, graceful });
+            self.lost(channel, reason);
+        }
+    }
+
+    /// Removes a channel that is gone. Re-dialling is left to [`Links::settle`].
+    fn lost(&mut self, channel: ChannelId, reason: &str) {
+        let Some(gone) = self.channels.remove(&channel) else { return };
+        for token in gone.awaited {
+            let outcome = Err(SendFault::Transient(reason.to_owned()));
+            self.report(LinkEvent::Sent { channel, seq: token.0, outcome });
+        }
+        if let Some(peer) = self.peers.get_mut(&gone.peer)
+            && peer.registered == Some(channel)
+        {
+            peer.registered = None;
+        }
+        if self.peers.get(&gone.peer).is_some_and(Peer::is_blank) {
+            self.peers.remove(&gone.peer);
+        }
+        if gone.announced {
+            self.report(LinkEvent::ChannelClosed { channel, reason: reason.to_owned() });
+        }
+    }
+
+    fn report(&mut self, event: LinkEvent) {
+        self.actions.push(Action::Report(event));
+    }
+}
+
+fn terminal(name: &str) -> SendFault {
+    SendFault::Terminal(name.to_owned())
+}

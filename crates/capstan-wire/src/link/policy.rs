@@ -1,0 +1,56 @@
+//! The numbers and pure rules of the link machine.
+
+use capstan_model::peer::Millis;
+
+/// What may be chosen about links. The defaults are those between session kernels (03 B-33a).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkOptions {
+    /// The back-off before the first retry is below this.
+    pub retry_base: Millis,
+    /// No back-off is longer.
+    pub retry_cap: Millis,
+    /// Give up after so many dials without a registered channel; 0: never.
+    pub max_retry_attempts: u32,
+    /// How long the peer may take for its part of a handshake.
+    pub handshake_timeout: Millis,
+}
+
+impl Default for LinkOptions {
+    fn default() -> Self {
+        LinkOptions {
+            retry_base: Millis(25),
+            retry_cap: Millis(2_000),
+            max_retry_attempts: 0,
+            handshake_timeout: Millis(10_000),
+        }
+    }
+}
+
+/// Channels of one peer in handshake: two crossing dials and a re-dial of each fit.
+pub(super) const HANDSHAKES_PER_PEER_MAX: usize = 4;
+/// Inbound channels in handshake, all peers: bounds what strangers can hold open.
+pub(super) const INBOUND_HANDSHAKES_MAX: usize = 256;
+/// Frames kept before the verdict: a dialler may send at once, but not for long.
+pub(super) const KEPT_FRAMES_MAX: usize = 64;
+/// Bytes kept before the verdict.
+pub(super) const KEPT_BYTES_MAX: usize = 1 << 20;
+/// Addresses remembered per peer.
+pub(super) const HINTS_MAX: usize = 16;
+/// For so long after we registered our own dial, one from the larger peer id is taken for a crossing dial.
+pub(super) const CROSSING: Millis = Millis(2_000);
+
+/// The back-off before retry number `attempt` (from 1), with full jitter: `chance / 2^64` of the doubled base,
+/// capped (03 B-38).
+pub fn delay(options: &LinkOptions, attempt: u32, chance: u64) -> Millis {
+    let base = options.retry_base.0.max(1);
+    let cap = options.retry_cap.0.max(base);
+    let doubled =
+        1_u64.checked_shl(attempt.saturating_sub(1)).map_or(u64::MAX, |factor| base.saturating_mul(factor));
+    let scaled = u128::from(chance) * u128::from(doubled.min(cap));
+    Millis(u64::try_from(scaled >> 64).unwrap_or(cap))
+}
+
+/// Whether a classic channel is refused because the peer changed its life: either witness suffices (03 D.6).
+pub fn channel_verdict(note_change: bool, kernel_verdict: bool) -> bool {
+    note_change || kernel_verdict
+}
