@@ -1,0 +1,483 @@
+//! One task that owns the swarm and the link machine.
+
+use crate::address;
+use crate::channels;
+use crate::stream::{OpenChannel, Writing};
+use capstan_model::peer::{ChannelId, Hint, Millis};
+use capstan_wire::link::{Action, LinkFact, LinkOptions, Links};
+use capstan_wire::seam::{LinkEvent, LinkOrder};
+use futures::StreamExt;
+use libp2p::core::ConnectedPoint;
+use libp2p::identity::Keypair;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{ConnectionId, DialError, NetworkBehaviour, StreamProtocol, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, identify, noise, ping, tcp, yamux};
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+/// Streams of one connection: ours, identify, ping and a few crossing.
+const STREAMS_PER_CONNECTION_MAX: usize = 64;
+/// Inbound streams of one connection in negotiation.
+const NEGOTIATING_MAX: usize = 16;
+/// A connection without a stream ends after this.
+const IDLE_CONNECTION: Duration = Duration::from_secs(60);
+/// Stopping takes no longer (03 B-50).
+const STOP_MAX: Duration = Duration::from_secs(2);
+/// How often a silent peer is asked for a sign of life, and how long it may take.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Channel numbers are unique in the process, whatever nodes it has.
+static NEXT_CHANNEL: AtomicU64 = AtomicU64::new(1);
+
+/// How a node is set up.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// The secret key (ed25519); the peer id follows from it.
+    pub seed: [u8; 32],
+    /// Multiaddrs to listen on.
+    pub listen: Vec<String>,
+    /// The name channels are negotiated by; begins with a slash.
+    pub protocol: &'static str,
+    /// The longest frame accepted, bytes.
+    pub frame_bytes_max: usize,
+    /// The link machine's options.
+    pub links: LinkOptions,
+}
+
+impl NodeConfig {
+    /// The defaults between session kernels; listens nowhere.
+    pub fn new(seed: [u8; 32]) -> Self {
+        NodeConfig {
+            seed,
+            listen: Vec::new(),
+            protocol: "/ocap/2",
+            frame_bytes_max: 16 << 20,
+            links: LinkOptions::default(),
+        }
+    }
+}
+
+/// Why a node could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    /// Not 32 bytes of a secret key.
+    #[error("malformed key")]
+    Key(#[source] libp2p::identity::DecodingError),
+    /// The protocol name does not begin with a slash.
+    #[error("malformed protocol name")]
+    Protocol(#[source] libp2p::swarm::InvalidProtocol),
+    /// A transport could not be set up.
+    #[error("transport unavailable: {0}")]
+    Transport(String),
+    /// A listen address is malformed.
+    #[error("malformed listen address {address}")]
+    Address {
+        /// As configured.
+        address: String,
+        /// Why.
+        #[source]
+        source: libp2p::multiaddr::Error,
+    },
+    /// A listen address cannot be bound.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// As configured.
+        address: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+enum Command {
+    Order(LinkOrder),
+    Consumed(ChannelId),
+    Stop(oneshot::Sender<()>),
+}
+
+/// A running node. Dropping it stops the node without waiting.
+#[derive(Debug)]
+pub struct Node {
+    peer: capstan_model::peer::PeerId,
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+impl Node {
+    /// Binds the listen addresses and starts the node's task on the current tokio runtime. `sink` is called from that
+    /// task for every event, in order, and must not block.
+    pub fn spawn(
+        config: NodeConfig,
+        sink: impl Fn(LinkEvent) + Send + Sync + 'static,
+    ) -> Result<Node, NetError> {
+        let mut seed = config.seed; // zeroed by the call
+        let key = Keypair::ed25519_from_bytes(&mut seed).map_err(NetError::Key)?;
+        let protocol =
+            StreamProtocol::try_from_owned(config.protocol.to_owned()).map_err(NetError::Protocol)?;
+        let mut swarm = swarm(key, protocol)?;
+        for address in &config.listen {
+            let parsed: Multiaddr =
+                address.parse().map_err(|source| NetError::Address { address: address.clone(), source })?;
+            listen(&mut swarm, parsed)
+                .map_err(|source| NetError::Bind { address: address.clone(), source })?;
+        }
+        let peer = capstan_model::peer::PeerId::new(swarm.local_peer_id().to_string());
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let (facts, observed) = mpsc::unbounded_channel();
+        let driver = Driver {
+            swarm,
+            links: Links::new(peer.clone(), config.links),
+            sink: Box::new(sink),
+            facts,
+            frame_bytes_max: config.frame_bytes_max,
+            started: Instant::now(),
+            listening: Vec::new(),
+            open: BTreeMap::new(),
+            connections: HashMap::new(),
+            dials: HashMap::new(),
+            closing: Vec::new(),
+        };
+        tokio::spawn(driver.run(inbox, observed));
+        Ok(Node { peer, commands })
+    }
+
+    /// This node's peer id.
+    pub fn peer(&self) -> &capstan_model::peer::PeerId {
+        &self.peer
+    }
+
+    /// Hands over an order; never blocks. After a stop it is dropped.
+    pub fn order(&self, order: LinkOrder) {
+        let _ = self.commands.send(Command::Order(order));
+    }
+
+    /// Gives back the credit of one [`LinkEvent::FramesRead`] of this channel, once it has been dealt with.
+    pub fn consumed(&self, channel: ChannelId) {
+        let _ = self.commands.send(Command::Consumed(channel));
+    }
+
+    /// Closes every channel cleanly and ends the node, within two seconds; idempotent.
+    pub async fn stop(&self) {
+        let (done, ended) = oneshot::channel();
+        if self.commands.send(Command::Stop(done)).is_ok() {
+            let _ = ended.await;
+        }
+    }
+}
+
+#[derive(NetworkBehaviour)]
+struct Behaviours {
+    channels: channels::Behaviour,
+    identify: identify::Behaviour,
+    ping: ping::Behaviour,
+}
+
+fn swarm(key: Keypair, protocol: StreamProtocol) -> Result<Swarm<Behaviours>, NetError> {
+    let muxing = || {
+        let mut config = yamux::Config::default();
+        config.set_max_num_streams(STREAMS_PER_CONNECTION_MAX);
+        config
+    };
+    let unavailable = |error: &dyn std::fmt::Display| NetError::Transport(error.to_string());
+    let behaviours = |key: &Keypair| Behaviours {
+        channels: channels::Behaviour::new(protocol),
+        identify: identify::Behaviour::new(identify::Config::new("/ipfs/0.1.0".to_owned(), key.public())),
+        ping: ping::Behaviour::new(
+            ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT),
+        ),
+    };
+    let swarm = SwarmBuilder::with_existing_identity(key)
+        .with_tokio()
+        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, muxing)
+        .map_err(|error| unavailable(&error))?
+        .with_dns()
+        .map_err(|error| unavailable(&error))?
+        .with_behaviour(behaviours)
+        .map_err(|error| unavailable(&error))?
+        .with_swarm_config(|config| {
+            config
+                .with_idle_connection_timeout(IDLE_CONNECTION)
+                .with_max_negotiating_inbound_streams(NEGOTIATING_MAX)
+        })
+        .build();
+    Ok(swarm)
+}
+
+/// Binds an address. The transport shares ports, so a port that another process listens on would be taken without
+/// a complaint; binding it once without sharing finds that out.
+fn listen(swarm: &mut Swarm<Behaviours>, address: Multiaddr) -> std::io::Result<()> {
+    if let Some(socket) = address::socket(&address).filter(|socket| socket.port() != 0) {
+        drop(std::net::TcpListener::bind(socket)?);
+    }
+    match swarm.listen_on(address) {
+        Ok(_) => Ok(()),
+        Err(libp2p::TransportError::Other(error)) => Err(error),
+        Err(other) => Err(std::io::Error::other(other)),
+    }
+}
+
+struct Driver {
+    swarm: Swarm<Behaviours>,
+    links: Links,
+    sink: Box<dyn Fn(LinkEvent) + Send + Sync>,
+    facts: mpsc::UnboundedSender<LinkFact>,
+    frame_bytes_max: usize,
+    started: Instant,
+    listening: Vec<Multiaddr>,
+    open: BTreeMap<ChannelId, OpenChannel>,
+    /// Live connections of each peer, the newest last.
+    connections: HashMap<PeerId, Vec<ConnectionId>>,
+    /// The connection each unanswered dial waits for.
+    dials: HashMap<PeerId, ConnectionId>,
+    /// Writers that still empty their queues.
+    closing: Vec<JoinHandle<()>>,
+}
+
+impl Driver {
+    async fn run(
+        mut self,
+        mut inbox: mpsc::UnboundedReceiver<Command>,
+        mut observed: mpsc::UnboundedReceiver<LinkFact>,
+    ) {
+        loop {
+            let wake = self.links.next_deadline().map(|at| self.started + Duration::from_millis(at.0));
+            let timer = async {
+                match wake {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                command = inbox.recv() => match command {
+                    Some(Command::Order(order)) => {
+                        let actions = self.links.order(self.now(), chance(), order);
+                        self.execute(actions);
+                    }
+                    Some(Command::Consumed(channel)) => {
+                        if let Some(open) = self.open.get(&channel) {
+                            open.release();
+                        }
+                    }
+                    Some(Command::Stop(done)) => {
+                        self.stop().await;
+                        let _ = done.send(());
+                        return;
+                    }
+                    None => return self.stop().await,
+                },
+                Some(fact) = observed.recv() => self.read(fact),
+                event = self.swarm.select_next_some() => self.happened(event),
+                () = timer => self.observe(LinkFact::Tick),
+            }
+        }
+    }
+
+    fn now(&self) -> Millis {
+        Millis(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn observe(&mut self, fact: LinkFact) {
+        let actions = self.links.observe(self.now(), chance(), fact);
+        self.execute(actions);
+    }
+
+    /// A fact of a channel's own tasks. A batch the machine did not pass on at once costs no credit: what it keeps
+    /// is bounded.
+    fn read(&mut self, fact: LinkFact) {
+        let channel = if let LinkFact::TextsRead { channel, .. } = &fact { Some(*channel) } else { None };
+        if let LinkFact::ChannelDown { channel, .. } = &fact
+            && let Some(open) = self.open.remove(channel)
+        {
+            self.closing.push(open.close(true));
+        }
+        let actions = self.links.observe(self.now(), chance(), fact);
+        let passed_on =
+            actions.iter().any(|action| matches!(action, Action::Report(LinkEvent::FramesRead { .. })));
+        self.execute(actions);
+        if let Some(open) = channel.filter(|_| !passed_on).and_then(|channel| self.open.get(&channel)) {
+            open.release();
+        }
+    }
+
+    fn execute(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Dial { peer, hints } => self.dial(&peer, &hints),
+                Action::Write { channel, texts, token } => {
+                    if let Some(open) = self.open.get(&channel) {
+                        open.write(Writing { texts, token });
+                    }
+                }
+                Action::Close { channel, graceful } => {
+                    if let Some(open) = self.open.remove(&channel) {
+                        self.closing.retain(|writer| !writer.is_finished());
+                        self.closing.push(open.close(graceful));
+                    }
+                }
+                Action::Report(event) => (self.sink)(event),
+            }
+        }
+    }
+
+    fn dial(&mut self, peer: &capstan_model::peer::PeerId, hints: &[Hint]) {
+        let Ok(target) = peer.as_str().parse::<PeerId>() else {
+            return self.tell_dial_failed(peer.clone(), "malformed peer id".to_owned());
+        };
+        if let Some(live) = self.connections.get(&target).and_then(|live| live.last()) {
+            self.dials.insert(target, *live);
+            return self.swarm.behaviour_mut().channels.open(target, *live);
+        }
+        let addresses = address::direct(target, hints);
+        if addresses.is_empty() {
+            return self.tell_dial_failed(peer.clone(), "no usable address".to_owned());
+        }
+        // A fresh port: two dials that cross between the listening ports would both fail.
+        let options = DialOpts::peer_id(target)
+            .addresses(addresses)
+            .condition(PeerCondition::Always)
+            .allocate_new_port()
+            .build();
+        self.dials.insert(target, options.connection_id());
+        if let Err(error) = self.swarm.dial(options) {
+            self.dials.remove(&target);
+            self.tell_dial_failed(peer.clone(), error.to_string());
+        }
+    }
+
+    /// Tells the machine through the queue: it may be in the middle of its actions.
+    fn tell_dial_failed(&self, peer: capstan_model::peer::PeerId, error: String) {
+        tracing::debug!(%peer, %error, "dial failed");
+        let _ = self.facts.send(LinkFact::DialFailed { peer, error });
+    }
+
+    /// Ends the dial that waits for this connection, if there is one.
+    fn dial_ended(&mut self, peer: PeerId, connection: ConnectionId, error: String) {
+        if self.dials.get(&peer) == Some(&connection) {
+            self.dials.remove(&peer);
+            self.tell_dial_failed(named(peer), error);
+        }
+    }
+
+    fn happened(&mut self, event: SwarmEvent<BehavioursEvent>) {
+        match event {
+            SwarmEvent::Behaviour(BehavioursEvent::Channels(event)) => self.stream(event),
+            SwarmEvent::Behaviour(BehavioursEvent::Identify(identify::Event::Received {
+                peer_id,
+                info,
+                ..
+            })) => {
+                let hints = address::learned(peer_id, info.listen_addrs);
+                self.observe(LinkFact::HintsSeen { peer: named(peer_id), hints });
+            }
+            SwarmEvent::Behaviour(BehavioursEvent::Ping(ping::Event { connection, result, .. })) => {
+                if let Err(ping::Failure::Timeout | ping::Failure::Other { .. }) = result {
+                    self.swarm.close_connection(connection);
+                }
+            }
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                self.connections.entry(peer_id).or_default().push(connection_id);
+                let ours = matches!(endpoint, ConnectedPoint::Dialer { .. });
+                if ours && self.dials.get(&peer_id) == Some(&connection_id) {
+                    self.swarm.behaviour_mut().channels.open(peer_id, connection_id);
+                }
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => {
+                if let Some(live) = self.connections.get_mut(&peer_id) {
+                    live.retain(|id| *id != connection_id);
+                    if live.is_empty() {
+                        self.connections.remove(&peer_id);
+                    }
+                }
+                self.dial_ended(peer_id, connection_id, "connection closed".to_owned());
+            }
+            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), connection_id, error } => {
+                let text = match error {
+                    DialError::LocalPeerId { .. } => "reached ourselves".to_owned(),
+                    other => other.to_string(),
+                };
+                self.dial_ended(peer, connection_id, text);
+            }
+            SwarmEvent::NewListenAddr { address, .. } => {
+                self.listening.push(address);
+                self.tell_listening();
+            }
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                self.listening.retain(|known| *known != address);
+                self.tell_listening();
+            }
+            other => tracing::trace!(?other, "swarm"),
+        }
+    }
+
+    fn tell_listening(&self) {
+        let addresses = address::own(*self.swarm.local_peer_id(), &self.listening);
+        (self.sink)(LinkEvent::Listening { addresses });
+    }
+
+    fn stream(&mut self, event: channels::Event) {
+        match event {
+            channels::Event::Opened { peer, connection, we_opened, stream } => {
+                if we_opened {
+                    if self.dials.get(&peer) != Some(&connection) {
+                        return;
+                    }
+                    self.dials.remove(&peer);
+                }
+                let channel = ChannelId(NEXT_CHANNEL.fetch_add(1, Ordering::Relaxed));
+                let open = OpenChannel::start(channel, stream, self.frame_bytes_max, self.facts.clone());
+                self.open.insert(channel, open);
+                self.observe(LinkFact::ChannelUp { channel, peer: named(peer), dialed: we_opened });
+            }
+            channels::Event::OpenFailed { peer, connection, error } => {
+                self.swarm.close_connection(connection);
+                self.dial_ended(peer, connection, error);
+            }
+        }
+    }
+
+    /// Lets writers finish, then closes the connections; both within [`STOP_MAX`].
+    async fn stop(mut self) {
+        let actions = self.links.stop();
+        self.execute(actions);
+        let deadline = tokio::time::sleep(STOP_MAX);
+        tokio::pin!(deadline);
+        let mut writers = futures::future::join_all(std::mem::take(&mut self.closing));
+        let mut written = false;
+        loop {
+            tokio::select! {
+                () = &mut deadline => return,
+                _ = &mut writers, if !written => {
+                    written = true;
+                    let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
+                    for peer in peers {
+                        // Fails only for a peer that is gone already.
+                        let _ = self.swarm.disconnect_peer_id(peer);
+                    }
+                    if self.swarm.connected_peers().next().is_none() {
+                        return;
+                    }
+                }
+                event = self.swarm.select_next_some() => {
+                    let closed = matches!(event, SwarmEvent::ConnectionClosed { .. });
+                    if written && closed && self.swarm.connected_peers().next().is_none() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn named(peer: PeerId) -> capstan_model::peer::PeerId {
+    capstan_model::peer::PeerId::new(peer.to_string())
+}
+
+/// A random number, good enough to spread retries.
+fn chance() -> u64 {
+    RandomState::new().build_hasher().finish()
+}

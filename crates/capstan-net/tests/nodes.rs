@@ -1,0 +1,107 @@
+//! Two nodes that mean well.
+
+use crate::station::{Station, talk};
+use capstan_model::peer::{ChannelId, PeerId};
+use capstan_net::{NetError, Node, NodeConfig};
+use capstan_wire::seam::{LinkEvent, LinkOrder, SendFault};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_frames_arrive_in_order() {
+    let (mut one, mut two) = (Station::start(1).await, Station::start(2).await);
+    one.want(&two);
+    talk(&mut one, &mut two).await;
+    two.received.clear();
+    let texts: Vec<String> = (0..10_000).map(|n| format!("frame {n}")).collect();
+    for chunk in texts.chunks(100) {
+        one.send(chunk.to_vec());
+    }
+    two.receive(10_000).await;
+    assert!(two.received.iter().map(|text| text.as_ref()).eq(texts.iter().map(String::as_str)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r50_a_cut_channel_comes_back() {
+    let (mut one, mut two) = (Station::start(3).await, Station::start(4).await);
+    one.want(&two);
+    talk(&mut one, &mut two).await;
+    for _ in 0..5 {
+        let channel = two.channel.unwrap();
+        two.node.order(LinkOrder::CloseChannel { channel, reason: "test".into() });
+        two.until(|_, event| matches!(event, LinkEvent::ChannelClosed { .. })).await;
+        one.until(|_, event| matches!(event, LinkEvent::ChannelClosed { .. })).await;
+        talk(&mut one, &mut two).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r76_both_dial_at_once() {
+    for round in 0..30 {
+        let (mut one, mut two) = (Station::start(100 + round).await, Station::start(150 + round).await);
+        one.want(&two);
+        two.want(&one);
+        talk(&mut one, &mut two).await;
+        tokio::join!(one.node.stop(), two.node.stop());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r68_stop_ends_channels_cleanly() {
+    let (mut one, mut two) = (Station::start(5).await, Station::start(6).await);
+    one.want(&two);
+    talk(&mut one, &mut two).await;
+    two.received.clear();
+    one.send((0..1_000).map(|n| n.to_string()));
+    one.node.stop().await;
+    one.node.stop().await;
+    two.receive(1_000).await;
+    let gone = |_: &Station, event: &LinkEvent| match event {
+        LinkEvent::ChannelClosed { reason, .. } => reason == "end of stream",
+        _ => false,
+    };
+    two.until(gone).await;
+}
+
+#[tokio::test]
+async fn a_dial_that_reaches_another_peer_fails_and_gives_up_when_told_to() {
+    let two = Station::start(8).await;
+    let mut config = NodeConfig { listen: vec!["/ip4/127.0.0.1/tcp/0".into()], ..NodeConfig::new([7; 32]) };
+    config.links.max_retry_attempts = 2;
+    let mut one = Station::with(config).await;
+    let stranger = Station::start(9).await.peer();
+    let plain = two.address[0].split("/p2p/").next().unwrap().into();
+    one.node.order(LinkOrder::Want {
+        peer: stranger.clone(),
+        hints: vec![plain, "junk".into()],
+        for_send: true,
+    });
+    one.until(|_, event| *event == LinkEvent::GaveUp { peer: stranger.clone() }).await;
+    one.node.order(LinkOrder::ClosePeer { peer: stranger.clone() });
+    one.node.order(LinkOrder::Want { peer: stranger.clone(), hints: vec![], for_send: true });
+    let fault = SendFault::Terminal("IntentionalCloseError".into());
+    let refused = LinkEvent::SendFailed { peer: stranger, fault };
+    one.until(|_, event| *event == refused).await;
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_refused_at_once() {
+    let one = Station::start(10).await;
+    let address = one.address[0].split("/p2p/").next().unwrap().to_owned();
+    let config = |listen: &str| NodeConfig { listen: vec![listen.to_owned()], ..NodeConfig::new([11; 32]) };
+    assert!(matches!(Node::spawn(config(&address), drop), Err(NetError::Bind { .. })));
+    assert!(matches!(Node::spawn(config("nonsense"), drop), Err(NetError::Address { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_dialler_is_learned() {
+    let (mut one, mut two) = (Station::start(12).await, Station::start(13).await);
+    one.want(&two);
+    let (peer, address): (PeerId, _) = (one.peer(), one.address[0].clone());
+    let two_learns = two.until(
+        move |_, event| matches!(event, LinkEvent::HintsLearned { peer: of, hints } if of == &peer && hints.contains(&address)),
+    );
+    tokio::select! {
+        () = two_learns => {}
+        () = one.until(|_, _| false) => {}
+    }
+    assert_ne!(two.channel, Some(ChannelId(0)));
+}
