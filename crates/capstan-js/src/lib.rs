@@ -1,1 +1,16 @@
-//! (under construction)
+//! Vats in JavaScript: our own vat runtime on QuickJS-ng (04).
+//!
+//! [`Workers`] takes orders (start, deliver, stop) and tells a sink what came of them. One vat is one engine with its
+//! own heap and its own hardened realm; a few threads carry all of them. The part of the runtime that lives inside
+//! the realm is in `js/`: references, promises, smallcaps, baggage.
+//!
+//! **Invariant:** no clock, randomness or I/O reaches a vat; what it says leaves only in the reply to a delivery.
+//! **Invariant:** this crate knows the kernel's vocabulary (`capstan_model::vat`) and nothing else of it.
+
+mod desk;
+mod engine;
+mod limits;
+mod modules;
+mod workers;
+
+pub use workers::{VatEvent, Workers};

@@ -1,0 +1,211 @@
+//! Where one vat's syscalls and store changes collect during a delivery: the native functions its runtime calls.
+
+use crate::limits::{Fuse, Limit};
+use crate::workers::{Report, VatEvent};
+use capstan_model::capdata::{CapData, Message, Resolution};
+use capstan_model::id::VatId;
+use capstan_model::refs::VRef;
+use capstan_model::vat::{StoreChanges, VatSyscall};
+use rquickjs::promise::PromiseState;
+use rquickjs::{Ctx, Exception, Function, Object, Promise, Result, Value};
+use std::collections::BTreeMap;
+use std::mem;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// One vat's outgoing tray and its store.
+pub(crate) struct Desk {
+    fuse: Arc<Fuse>,
+    syscalls: Vec<VatSyscall>,
+    resolutions: Vec<Resolution<VRef>>,
+    rows: BTreeMap<Arc<str>, Arc<str>>,
+    rows_bytes: u64,
+    changed: BTreeMap<Arc<str>, Option<Arc<str>>>,
+}
+
+pub(crate) type SharedDesk = Arc<Mutex<Desk>>;
+
+impl Desk {
+    pub(crate) fn new(fuse: Arc<Fuse>, store: Vec<(Arc<str>, Arc<str>)>) -> SharedDesk {
+        let rows_bytes = store.iter().map(|(key, value)| row_bytes(key, value)).sum();
+        let rows = store.into_iter().collect();
+        let (syscalls, resolutions, changed) = (Vec::new(), Vec::new(), BTreeMap::new());
+        Arc::new(Mutex::new(Desk { fuse, syscalls, resolutions, rows, rows_bytes, changed }))
+    }
+
+    /// Empties the tray.
+    pub(crate) fn take(desk: &SharedDesk) -> (Vec<VatSyscall>, StoreChanges) {
+        let mut desk = lock(desk);
+        let mut store = StoreChanges::default();
+        for (key, value) in mem::take(&mut desk.changed) {
+            match value {
+                Some(value) => store.sets.push((key, value)),
+                None => store.deletes.push(key),
+            }
+        }
+        (mem::take(&mut desk.syscalls), store)
+    }
+
+    fn push(&mut self, syscall: VatSyscall) {
+        if self.syscalls.len() >= self.fuse.limits.syscalls_max as usize {
+            self.fuse.blow(Limit::Syscalls);
+        } else {
+            self.syscalls.push(syscall);
+        }
+    }
+
+    fn set_row(&mut self, key: Arc<str>, value: Arc<str>) {
+        let before = self.rows.get(&key).map_or(0, |old| row_bytes(&key, old));
+        let bytes = self.rows_bytes.saturating_sub(before).saturating_add(row_bytes(&key, &value));
+        if bytes > self.fuse.limits.store_bytes_max {
+            self.fuse.blow(Limit::Store);
+            return;
+        }
+        self.rows_bytes = bytes;
+        self.rows.insert(key.clone(), value.clone());
+        self.changed.insert(key, Some(value));
+    }
+
+    fn delete_row(&mut self, key: Arc<str>) {
+        if let Some(old) = self.rows.remove(&key) {
+            self.rows_bytes = self.rows_bytes.saturating_sub(row_bytes(&key, &old));
+            self.changed.insert(key, None);
+        }
+    }
+}
+
+fn row_bytes(key: &str, value: &str) -> u64 {
+    (key.len() as u64).saturating_add(value.len() as u64)
+}
+
+fn lock(desk: &SharedDesk) -> std::sync::MutexGuard<'_, Desk> {
+    desk.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn vref(ctx: &Ctx<'_>, text: &str) -> Result<VRef> {
+    text.parse().map_err(|why| Exception::throw_type(ctx, &format!("{why}")))
+}
+
+fn vrefs(ctx: &Ctx<'_>, list: &str) -> Result<Vec<VRef>> {
+    list.split(',').filter(|text| !text.is_empty()).map(|text| vref(ctx, text)).collect()
+}
+
+fn capdata(ctx: &Ctx<'_>, body: String, slots: &str) -> Result<CapData<VRef>> {
+    Ok(CapData { body: body.into(), slots: vrefs(ctx, slots)? })
+}
+
+/// Makes the object through which the runtime inside the realm reaches this desk. Vat code never sees it.
+pub(crate) fn host_object<'js>(
+    ctx: &Ctx<'js>,
+    desk: &SharedDesk,
+    vat: VatId,
+    report: &Report,
+) -> Result<Object<'js>> {
+    let host = Object::new(ctx.clone())?;
+    let limits = lock(desk).fuse.limits;
+    host.set("bodyUnitsMax", limits.body_units_max as f64)?;
+    host.set("slotsMax", f64::from(limits.slots_max))?;
+    syscalls(ctx, &host, desk)?;
+    store(ctx, &host, desk)?;
+    let report = report.clone();
+    let log = move |level: String, text: String| report.send(VatEvent::Log { vat, level, text });
+    host.set("log", Function::new(ctx.clone(), log)?)?;
+    host.set("promiseState", Function::new(ctx.clone(), |promise: Promise<'_>| state_number(&promise))?)?;
+    host.set("promiseResult", Function::new(ctx.clone(), promise_result)?)?;
+    Ok(host)
+}
+
+fn state_number(promise: &Promise<'_>) -> i32 {
+    match promise.state() {
+        PromiseState::Pending => 0,
+        PromiseState::Resolved => 1,
+        PromiseState::Rejected => 2,
+    }
+}
+
+/// Returns the value, or throws the reason, of a settled promise.
+fn promise_result(promise: Promise<'_>) -> Result<Value<'_>> {
+    promise.result().unwrap_or(Err(rquickjs::Error::WouldBlock))
+}
+
+fn syscalls<'js>(ctx: &Ctx<'js>, host: &Object<'js>, desk: &SharedDesk) -> Result<()> {
+    let to = desk.clone();
+    let send =
+        move |ctx: Ctx<'_>, target: String, body: String, slots: String, result: String| -> Result<()> {
+            let methargs = capdata(&ctx, body, &slots)?;
+            let result = if result.is_empty() { None } else { Some(vref(&ctx, &result)?) };
+            let message = Message { methargs, result };
+            lock(&to).push(VatSyscall::Send { target: vref(&ctx, &target)?, message });
+            Ok(())
+        };
+    host.set("send", Function::new(ctx.clone(), send)?)?;
+    let to = desk.clone();
+    let subscribe = move |ctx: Ctx<'_>, promise: String| -> Result<()> {
+        lock(&to).push(VatSyscall::Subscribe(vref(&ctx, &promise)?));
+        Ok(())
+    };
+    host.set("subscribe", Function::new(ctx.clone(), subscribe)?)?;
+    let to = desk.clone();
+    let resolve_one =
+        move |ctx: Ctx<'_>, promise: String, rejected: bool, body: String, slots: String| -> Result<()> {
+            let resolution =
+                Resolution { promise: vref(&ctx, &promise)?, rejected, value: capdata(&ctx, body, &slots)? };
+            lock(&to).resolutions.push(resolution);
+            Ok(())
+        };
+    host.set("resolveOne", Function::new(ctx.clone(), resolve_one)?)?;
+    let to = desk.clone();
+    let resolve_done = move || {
+        let mut desk = lock(&to);
+        let batch = mem::take(&mut desk.resolutions);
+        desk.push(VatSyscall::Resolve(batch));
+    };
+    host.set("resolveDone", Function::new(ctx.clone(), resolve_done)?)?;
+    let to = desk.clone();
+    let exit = move |ctx: Ctx<'_>, failure: bool, body: String, slots: String| -> Result<()> {
+        let info = capdata(&ctx, body, &slots)?;
+        lock(&to).push(VatSyscall::Exit { failure, info });
+        Ok(())
+    };
+    host.set("exit", Function::new(ctx.clone(), exit)?)?;
+    let to = desk.clone();
+    let gc = move |ctx: Ctx<'_>, what: String, list: String| -> Result<()> {
+        let list = vrefs(&ctx, &list)?;
+        lock(&to).push(match what.as_str() {
+            "dropImports" => VatSyscall::DropImports(list),
+            "retireImports" => VatSyscall::RetireImports(list),
+            _ => VatSyscall::RetireExports(list),
+        });
+        Ok(())
+    };
+    host.set("gc", Function::new(ctx.clone(), gc)?)
+}
+
+fn store<'js>(ctx: &Ctx<'js>, host: &Object<'js>, desk: &SharedDesk) -> Result<()> {
+    let to = desk.clone();
+    let get = move |key: String| -> Option<String> {
+        lock(&to).rows.get(key.as_str()).map(|value| value.to_string())
+    };
+    // An absent row is `undefined` in the realm.
+    let get = move |ctx: Ctx<'js>, key: String| -> Result<Value<'js>> {
+        use rquickjs::IntoJs as _;
+        match get(key) {
+            Some(value) => value.into_js(&ctx),
+            None => Ok(Value::new_undefined(ctx)),
+        }
+    };
+    host.set("storeGet", Function::new(ctx.clone(), get)?)?;
+    let to = desk.clone();
+    let set = move |key: String, value: String| lock(&to).set_row(key.into(), value.into());
+    host.set("storeSet", Function::new(ctx.clone(), set)?)?;
+    let to = desk.clone();
+    let delete = move |key: String| lock(&to).delete_row(key.into());
+    host.set("storeDelete", Function::new(ctx.clone(), delete)?)?;
+    let to = desk.clone();
+    let keys = move |prefix: String| -> Vec<String> {
+        let desk = lock(&to);
+        let from = desk.rows.range::<str, _>((Bound::Included(prefix.as_str()), Bound::Unbounded));
+        from.map(|(key, _)| key.to_string()).take_while(|key| key.starts_with(&prefix)).collect()
+    };
+    host.set("storeKeys", Function::new(ctx.clone(), keys)?)
+}

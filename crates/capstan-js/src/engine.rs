@@ -1,0 +1,265 @@
+//! One vat: an engine with its realm, brought up, given deliveries one by one.
+
+use crate::desk::{self, Desk, SharedDesk};
+use crate::limits::{CountingAllocator, Fuse};
+use crate::modules::{Gate, Shelf, is_ours};
+use crate::workers::Report;
+use capstan_model::capdata::{Message, Resolution};
+use capstan_model::refs::VRef;
+use capstan_model::vat::{CodeFormat, VatCode, VatDelivery, VatFault, VatReply, VatStart, VatStarted};
+use rquickjs::context::EvalOptions;
+use rquickjs::function::IntoArgs;
+use rquickjs::promise::PromiseState;
+use rquickjs::{
+    CatchResultExt, CaughtError, Context, Ctx, Function, Module, Object, Persistent, Promise, Runtime, Value,
+};
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+/// The tiny source module that links the compiled ones.
+pub(crate) const BOOT: &str = "capstan:boot";
+const BOOT_SOURCE: &str = "export * from 'capstan:liveslots';";
+
+/// Depth of the engine's stack, within the worker thread's.
+const STACK_BYTES: usize = 6 << 20;
+/// A fresh vat's heap is below this, so that short-lived vats never collect.
+const GC_THRESHOLD_BYTES: usize = 1 << 20;
+/// Collections in one `bringOutYourDead`; each can only uncover what the one before let go.
+const COLLECTIONS_MAX: usize = 16;
+
+/// A running vat. After a reply with a fault it must be dropped.
+pub(crate) struct Engine {
+    // Before `context`: it must be released while the realm lives.
+    runtime_side: Persistent<Object<'static>>,
+    context: Context,
+    runtime: Runtime,
+    fuse: Arc<Fuse>,
+    desk: SharedDesk,
+}
+
+impl Engine {
+    /// Brings a vat up: realm, code, `buildRootObject`. The text of an error is the reason as users see it.
+    pub(crate) fn start(start: VatStart, report: &Report) -> Result<(Engine, VatStarted), String> {
+        let fuse = Fuse::new(start.limits);
+        let desk = Desk::new(fuse.clone(), start.store);
+        let failed = |why: rquickjs::Error| format!("cannot make an engine: {why}");
+        let runtime = Runtime::new_with_alloc(CountingAllocator(fuse.clone())).map_err(failed)?;
+        runtime.set_max_stack_size(STACK_BYTES);
+        runtime.set_gc_threshold(GC_THRESHOLD_BYTES);
+        let closed = Arc::new(AtomicBool::new(false));
+        runtime.set_loader(Gate { closed: closed.clone() }, Shelf);
+        let meter = fuse.clone();
+        runtime.set_interrupt_handler(Some(Box::new(move || meter.must_stop())));
+        let context = Context::full(&runtime).map_err(failed)?;
+        fuse.arm();
+        let started = context.with(|ctx| {
+            let host = desk::host_object(&ctx, &desk, start.vat, report).map_err(failed)?;
+            let bring_up = || {
+                let side = boot(&ctx, host)?;
+                let build = load(&ctx, &start.code, &closed, &fuse)?;
+                let start_vat: Function = side.get("start").catch(&ctx).map_err(text)?;
+                let parameters = start.parameters.as_deref();
+                let promise: Promise =
+                    start_vat.call((build, parameters_value(&ctx, parameters)?)).catch(&ctx).map_err(text)?;
+                let names: Value = settled(&ctx, &promise, &fuse, "buildRootObject unresolved")?;
+                let names: String = names.get().catch(&ctx).map_err(text)?;
+                Ok((Persistent::save(&ctx, side), names))
+            };
+            let outcome = bring_up();
+            match fuse.violation() {
+                Some(limit) => Err(limit),
+                None => outcome,
+            }
+        });
+        fuse.disarm();
+        let (runtime_side, names) = started?;
+        let (syscalls, store) = Desk::take(&desk);
+        let root_methods = names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        Ok((
+            Engine { runtime_side, context, runtime, fuse, desk },
+            VatStarted { syscalls, store, root_methods },
+        ))
+    }
+
+    /// Executes one delivery until the vat has nothing left to do.
+    pub(crate) fn deliver(&self, delivery: VatDelivery) -> VatReply {
+        self.fuse.arm();
+        let outcome = self.context.with(|ctx| {
+            let side = self.runtime_side.clone().restore(&ctx).map_err(|why| why.to_string())?;
+            let done = apply(&ctx, &side, &self.fuse, delivery);
+            drain(&ctx, &self.fuse);
+            done
+        });
+        self.fuse.disarm();
+        let outcome = match (self.fuse.violation(), outcome) {
+            (Some(limit), _) => Err(VatFault::Limit(limit)),
+            (None, Err(why)) => Err(VatFault::Runtime(why)),
+            (None, Ok(())) => Ok(()),
+        };
+        let (syscalls, store) = Desk::take(&self.desk);
+        VatReply { syscalls, store, outcome }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // Finalisers and queued jobs of a vat that is going away must not run; only memory is given back.
+        self.runtime.set_interrupt_handler(None);
+    }
+}
+
+fn boot<'js>(ctx: &Ctx<'js>, host: Object<'js>) -> Result<Object<'js>, String> {
+    let run = || {
+        ctx.globals().set("__host", host)?;
+        let (module, done) = Module::declare(ctx.clone(), BOOT, BOOT_SOURCE)?.eval()?;
+        done.finish::<()>()?;
+        module.namespace()
+    };
+    run().catch(ctx).map_err(text)
+}
+
+/// Evaluates a vat's program; returns its `buildRootObject`, whatever that is.
+fn load<'js>(ctx: &Ctx<'js>, code: &VatCode, closed: &AtomicBool, fuse: &Fuse) -> Result<Value<'js>, String> {
+    match code.format {
+        CodeFormat::Module => {
+            // A program cannot pass for one of the runtime's own modules.
+            let name = if is_ours(&code.name) || &*code.name == BOOT {
+                format!("vat/{}", code.name)
+            } else {
+                code.name.to_string()
+            };
+            let declared = Module::declare(ctx.clone(), name, &*code.text).catch(ctx).map_err(text)?;
+            closed.store(true, Relaxed);
+            let (module, done) = declared.eval().catch(ctx).map_err(text)?;
+            settled(ctx, &done, fuse, "the vat's module never finished loading")?;
+            let namespace = module.namespace().catch(ctx).map_err(text)?;
+            namespace.get("buildRootObject").catch(ctx).map_err(text)
+        }
+        CodeFormat::Bundle => {
+            closed.store(true, Relaxed);
+            let program = bundle_program(&code.text)?;
+            let mut options = EvalOptions::default();
+            options.strict = true;
+            options.filename = Some(code.name.to_string());
+            let exports: Value = ctx.eval_with_options(program, options).catch(ctx).map_err(text)?;
+            let Some(exports) = exports.into_object() else { return Ok(Value::new_undefined(ctx.clone())) };
+            exports.get("buildRootObject").catch(ctx).map_err(text)
+        }
+    }
+}
+
+/// Checks a bundle (04 §4) and returns the script to evaluate.
+fn bundle_program(bundle: &str) -> Result<String, String> {
+    let bundle: serde_json::Value =
+        serde_json::from_str(bundle).map_err(|why| format!("Invalid bundle: {why}"))?;
+    let bundle = bundle.as_object().ok_or("Invalid bundle: must be an object")?;
+    match bundle.get("moduleFormat") {
+        Some(serde_json::Value::String(format)) if format == "iife" => {}
+        Some(serde_json::Value::String(format)) => return Err(format!("Unknown bundle format: {format}")),
+        other => {
+            return Err(format!(
+                "Unknown bundle format: {}",
+                other.map_or("undefined".to_owned(), ToString::to_string)
+            ));
+        }
+    }
+    let code = bundle.get("code").ok_or("Invalid bundle: missing code")?;
+    let code = code.as_str().ok_or("Invalid bundle: code must be a string")?;
+    Ok(format!("(function() {{ {code}\n; return __vatExports__; }})()"))
+}
+
+fn parameters_value<'js>(ctx: &Ctx<'js>, parameters: Option<&str>) -> Result<Value<'js>, String> {
+    use rquickjs::IntoJs as _;
+    match parameters {
+        Some(json) => json.into_js(ctx).catch(ctx).map_err(text),
+        None => Ok(Value::new_undefined(ctx.clone())),
+    }
+}
+
+/// Runs the vat until it is idle, then takes what `promise` came to.
+fn settled<'js>(
+    ctx: &Ctx<'js>,
+    promise: &Promise<'js>,
+    fuse: &Fuse,
+    unresolved: &str,
+) -> Result<Value<'js>, String> {
+    drain(ctx, fuse);
+    match promise.state() {
+        PromiseState::Pending => Err(unresolved.to_owned()),
+        PromiseState::Resolved | PromiseState::Rejected => {
+            let result = promise.result::<Value>().unwrap_or(Err(rquickjs::Error::WouldBlock));
+            result.catch(ctx).map_err(text)
+        }
+    }
+}
+
+fn drain(ctx: &Ctx<'_>, fuse: &Fuse) {
+    while !fuse.must_stop() && ctx.execute_pending_job() {}
+}
+
+fn apply<'js>(ctx: &Ctx<'js>, side: &Object<'js>, fuse: &Fuse, delivery: VatDelivery) -> Result<(), String> {
+    match delivery {
+        VatDelivery::Message { target, message: Message { methargs, result } } => {
+            let result = result.map_or_else(String::new, |vref| vref.to_string());
+            call(ctx, side, "message", (target.to_string(), &*methargs.body, joined(&methargs.slots), result))
+        }
+        VatDelivery::Notify(batch) => {
+            for Resolution { promise, rejected, value } in batch {
+                call(
+                    ctx,
+                    side,
+                    "noticeOne",
+                    (promise.to_string(), rejected, &*value.body, joined(&value.slots)),
+                )?;
+            }
+            call(ctx, side, "notice", ())
+        }
+        VatDelivery::DropExports(list) => call(ctx, side, "dropExports", (joined(&list),)),
+        VatDelivery::RetireExports(list) => call(ctx, side, "retireExports", (joined(&list),)),
+        VatDelivery::RetireImports(list) => call(ctx, side, "retireImports", (joined(&list),)),
+        VatDelivery::BringOutYourDead => {
+            let count = || -> Result<u32, String> {
+                ctx.run_gc();
+                drain(ctx, fuse);
+                side.get::<_, Function>("deadCount").and_then(|count| count.call(())).catch(ctx).map_err(text)
+            };
+            let mut before = count()?;
+            for _ in 0..COLLECTIONS_MAX {
+                let now = count()?;
+                if now == before {
+                    break;
+                }
+                before = now;
+            }
+            call(ctx, side, "buryDead", ())
+        }
+    }
+}
+
+fn call<'js>(ctx: &Ctx<'js>, side: &Object<'js>, name: &str, args: impl IntoArgs<'js>) -> Result<(), String> {
+    let function: Function = side.get(name).catch(ctx).map_err(text)?;
+    function.call::<_, ()>(args).catch(ctx).map_err(text)
+}
+
+fn joined(vrefs: &[VRef]) -> String {
+    let mut list = String::new();
+    for (i, vref) in vrefs.iter().enumerate() {
+        // Writing to a string cannot fail.
+        let _ = write!(list, "{}{vref}", if i == 0 { "" } else { "," });
+    }
+    list
+}
+
+/// What a thrown value says: an error's message, anything else as text.
+fn text(caught: CaughtError<'_>) -> String {
+    match caught {
+        CaughtError::Exception(exception) => {
+            exception.message().unwrap_or_else(|| "unknown error".to_owned())
+        }
+        CaughtError::Value(value) => {
+            value.as_string().and_then(|text| text.to_string().ok()).unwrap_or_else(|| format!("{value:?}"))
+        }
+        CaughtError::Error(why) => why.to_string(),
+    }
+}

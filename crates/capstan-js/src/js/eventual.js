@@ -1,0 +1,94 @@
+// Eventual sends: E, HandledPromise, promise kits.
+import { harden, freeze, create, isObject, apply, then, getPrototypeOf } from 'capstan:lockdown';
+import { methodNames } from 'capstan:passable';
+
+// Presences and unsettled remote promises: value -> { send(method, args, wantsAnswer) }.
+export const routes = new WeakMap();
+
+// Calls a local object now. A missing method names what there is.
+export const invoke = (target, method, args) => {
+  if (method === undefined) {
+    if (typeof target !== 'function') throw TypeError(`cannot call ${typeof target} as a function`);
+    return apply(target, undefined, args);
+  }
+  const found = target === undefined || target === null ? undefined : target[method];
+  if (typeof found !== 'function') {
+    throw TypeError(`target has no method ${JSON.stringify(String(method))}, has ${JSON.stringify(isObject(target) ? methodNames(target) : [])}`);
+  }
+  return apply(found, target, args);
+};
+
+const dispatch = (target, method, args, wantsAnswer) => {
+  const route = isObject(target) ? routes.get(target) : undefined;
+  return route ? route.send(method, args, wantsAnswer) : invoke(target, method, args);
+};
+const eventually = (target, method, args, wantsAnswer = true) => {
+  harden(args);
+  const route = isObject(target) ? routes.get(target) : undefined;
+  if (route) {
+    try {
+      return route.send(method, args, wantsAnswer);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+  return then(Promise.resolve(target), settled => dispatch(settled, method, args, wantsAnswer));
+};
+const forget = promise => {
+  then(Promise.resolve(promise), undefined, () => {});
+};
+
+const proxyFor = (target, call) => {
+  const method = name => freeze({ [name]: (...args) => call(target, name, args) }[name]);
+  return new Proxy(freeze(() => {}), freeze({
+    __proto__: null,
+    get: (_base, name) => method(name),
+    apply: (_base, _this, args) => call(target, undefined, args),
+    has: () => true, set: () => false, defineProperty: () => false, deleteProperty: () => false,
+  }));
+};
+export const E = target => proxyFor(target, eventually);
+E.sendOnly = target => proxyFor(target, (t, name, args) => forget(eventually(t, name, args, false)));
+E.when = (target, onFulfilled, onRejected) => then(Promise.resolve(target), onFulfilled, onRejected);
+E.resolve = target => Promise.resolve(target);
+E.get = target => new Proxy(create(null), freeze({ get: (_base, name) => then(Promise.resolve(target), t => t[name]) }));
+
+export const makePromiseKit = () => {
+  const { promise, resolve, reject } = Promise.withResolvers();
+  return harden({ promise, resolve, reject });
+};
+
+// A promise whose messages go to `handler` until it settles.
+export function HandledPromise(executor, handler) {
+  if (!new.target) throw TypeError('HandledPromise must be called with new');
+  const { promise, resolve, reject } = Promise.withResolvers();
+  const through = (h, target) => ({
+    send: (name, args) => then(Promise.resolve(), () => (name === undefined ? h.applyFunction(target, args) : h.applyMethod(target, name, args))),
+  });
+  if (handler !== undefined) {
+    routes.set(promise, through(handler, promise));
+    const unroute = () => routes.delete(promise);
+    then(promise, unroute, unroute);
+  }
+  const resolveWithPresence = (presenceHandler = handler) => {
+    const presence = freeze(create(null));
+    routes.set(presence, through(presenceHandler, presence));
+    resolve(presence);
+    return presence;
+  };
+  try {
+    executor(resolve, reject, resolveWithPresence);
+  } catch (error) {
+    reject(error);
+  }
+  return promise;
+}
+HandledPromise.prototype = Promise.prototype;
+HandledPromise.resolve = value => Promise.resolve(value);
+HandledPromise.reject = reason => Promise.reject(reason);
+HandledPromise.applyMethod = (target, name, args) => eventually(target, name, [...args]);
+HandledPromise.applyMethodSendOnly = (target, name, args) => forget(eventually(target, name, [...args], false));
+HandledPromise.applyFunction = (target, args) => eventually(target, undefined, [...args]);
+HandledPromise.applyFunctionSendOnly = (target, args) => forget(eventually(target, undefined, [...args], false));
+HandledPromise.get = (target, name) => then(Promise.resolve(target), t => t[name]);
+HandledPromise.getSendOnly = (target, name) => forget(HandledPromise.get(target, name));

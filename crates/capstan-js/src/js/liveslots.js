@@ -1,0 +1,344 @@
+// The vat's two-way table between values and vrefs, and what each delivery does with it (04 §6).
+import { host, lockdown, harden, freeze, create, then, RealWeakRef, Finalizer } from 'capstan:lockdown';
+import { encode, decode } from 'capstan:smallcaps';
+import { Far, makeDefaultExo, remotablePrototype, isRemotable, isPromise, passStyleOf, getInterfaceOf, methodNames } from 'capstan:passable';
+import { E, HandledPromise, invoke, makePromiseKit, routes } from 'capstan:eventual';
+import { makeBaggage } from 'capstan:baggage';
+import { assert, makeConsole } from 'capstan:assert';
+
+const vrefs = new WeakMap(); // value -> vref
+const reachable = new Map(); // o+N -> object, while the kernel may name it
+const weak = new Map(); // o-N, or an o+N the kernel dropped -> WeakRef
+const awaited = new Map(); // vpid -> { promise, resolve, reject }: decided elsewhere
+const decided = new Map(); // vpid -> { promise, where? }: ours to settle
+const maybeDead = new Set(); // vrefs whose value was collected at least once
+const finalizer = new Finalizer(vref => maybeDead.add(vref));
+const byNumber = (a, b) => Number(BigInt(a.slice(2)) - BigInt(b.slice(2)));
+
+// ---- Numbers. A block is claimed in the store before its first number is used, so that a later
+// incarnation starts past whatever this one may have said.
+const BLOCK = 256;
+const counters = { exportID: 10, collectionID: 4, promiseID: 5 };
+let claimed = { ...counters };
+const claim = () => host.storeSet('idCounters', JSON.stringify(claimed));
+const take = name => {
+  const number = counters[name];
+  counters[name] += 1;
+  if (counters[name] > claimed[name]) {
+    claimed[name] = number + BLOCK;
+    claim();
+  }
+  return number;
+};
+const loadCounters = () => {
+  const stored = host.storeGet('idCounters');
+  if (stored === undefined) claim();
+  else {
+    claimed = JSON.parse(stored);
+    Object.assign(counters, claimed);
+  }
+};
+
+// ---- Size of one syscall's capdata.
+const fits = capdatas => {
+  let units = 0;
+  let slots = 0;
+  for (const { body, slots: s } of capdatas) {
+    units += body.length;
+    slots += s.length;
+  }
+  return units <= host.bodyUnitsMax && slots <= host.slotsMax;
+};
+
+// ---- References in.
+const awaitPromise = vpid => {
+  const kit = Promise.withResolvers();
+  vrefs.set(kit.promise, vpid);
+  awaited.set(vpid, kit);
+  routes.set(kit.promise, { send: (method, args, wantsAnswer) => send(vpid, method, args, wantsAnswer) });
+  return freeze(kit.promise);
+};
+const presence = (vref, iface) => {
+  const object = freeze(create(remotablePrototype(iface)));
+  vrefs.set(object, vref);
+  weak.set(vref, new RealWeakRef(object));
+  finalizer.register(object, vref);
+  routes.set(object, { send: (method, args, wantsAnswer) => send(vref, method, args, wantsAnswer) });
+  return object;
+};
+// Decodes; promises met for the first time are added to `fresh`.
+const decodeWith = (body, slots, fresh) => decode(body, slots, (vref, iface = 'undefined') => {
+  if (vref[0] === 'p') {
+    const known = awaited.get(vref) ?? decided.get(vref);
+    if (known) return known.promise;
+    fresh.add(vref);
+    return awaitPromise(vref);
+  }
+  const known = reachable.get(vref) ?? weak.get(vref)?.deref();
+  if (known) return known;
+  if (vref[1] === '+') throw Error(`I don't remember allocating ${JSON.stringify(vref)}`);
+  return presence(vref, iface);
+});
+const decodeSubscribing = (body, slots) => {
+  const fresh = new Set();
+  const value = decodeWith(body, slots, fresh);
+  for (const vpid of fresh) host.subscribe(vpid);
+  return value;
+};
+
+// ---- References out. Promises mentioned for the first time are added to `fresh`; the caller follows them.
+const encodeWith = (value, fresh, mentioned) => encode(value, item => {
+  let vref = vrefs.get(item);
+  if (vref === undefined) {
+    if (isPromise(item)) {
+      vref = `p+${take('promiseID')}`;
+      decided.set(vref, { promise: item });
+      fresh.push(vref);
+    } else {
+      vref = `o+${take('exportID')}`;
+      reachable.set(vref, item);
+    }
+    vrefs.set(item, vref);
+  } else if (vref[1] === '+' && vref[0] === 'o' && !reachable.has(vref)) {
+    reachable.set(vref, item); // dropped by the kernel before, now said again
+  }
+  if (vref[0] === 'p') mentioned.push(vref);
+  return vref;
+});
+const abandonFresh = fresh => {
+  for (const vpid of fresh) {
+    vrefs.delete(decided.get(vpid).promise);
+    decided.delete(vpid);
+  }
+};
+
+// ---- Settling.
+const encodeOutcome = (rejected, value, where, fresh, mentioned) => {
+  const mark = fresh.length;
+  try {
+    return { rejected, capdata: encodeWith(value, fresh, mentioned) };
+  } catch (error) {
+    abandonFresh(fresh.splice(mark));
+    const prefix = where === undefined ? '' : `${where}: result: `;
+    const message = error instanceof Error ? error.message : 'not passable';
+    return { rejected: true, capdata: encodeWith(TypeError(`${prefix}${message}`), fresh, mentioned) };
+  }
+};
+// Resolves one promise, and with it every settled promise of ours that its value reaches.
+const settle = (first, rejected, value) => {
+  if (!decided.has(first)) return; // went out with another batch
+  settleAll([[first, rejected, value]]);
+};
+const settleAll = todo => {
+  const batch = [];
+  const fresh = [];
+  const queued = new Set(todo.map(([vpid]) => vpid));
+  for (let i = 0; i < todo.length; i += 1) {
+    const [vpid, rejected, value] = todo[i];
+    const mentioned = [];
+    const outcome = encodeOutcome(rejected, value, decided.get(vpid)?.where, fresh, mentioned);
+    batch.push({ vpid, ...outcome });
+    for (const other of mentioned) {
+      const ours = decided.get(other);
+      if (!ours || queued.has(other)) continue;
+      const settled = outcomeOf(ours.promise);
+      if (settled) {
+        queued.add(other);
+        todo.push([other, ...settled]);
+      }
+    }
+  }
+  for (const { vpid } of batch) {
+    const promise = decided.get(vpid)?.promise;
+    if (promise) vrefs.delete(promise);
+    decided.delete(vpid);
+  }
+  if (fits(batch.map(({ capdata }) => capdata))) {
+    for (const { vpid, rejected, capdata } of batch) host.resolveOne(vpid, rejected, capdata.body, capdata.slots.join());
+    host.resolveDone();
+  } else {
+    const { body } = encode(Error('syscall capdata too large'), () => '');
+    host.exit(true, body, '');
+  }
+  for (const vpid of fresh) follow(vpid);
+};
+const outcomeOf = promise => {
+  const state = host.promiseState(promise);
+  if (state === 0) return undefined;
+  try {
+    return [false, host.promiseResult(promise)];
+  } catch (reason) {
+    return [true, reason];
+  }
+};
+const follow = vpid => {
+  const ours = decided.get(vpid);
+  if (ours) then(ours.promise, value => settle(vpid, false, value), reason => settle(vpid, true, reason));
+};
+
+// ---- Sending.
+const send = (target, method, args, wantsAnswer) => {
+  if (target[0] === 'p' && !awaited.has(target)) throw Error('promise is settled'); // its route is gone by then
+  const fresh = [];
+  const mentioned = [];
+  let capdata;
+  try {
+    capdata = encodeWith([method, args], fresh, mentioned);
+    if (!fits([capdata])) throw Error('syscall capdata too large');
+  } catch (error) {
+    abandonFresh(fresh);
+    throw error;
+  }
+  let answer;
+  let result = '';
+  if (wantsAnswer) {
+    result = `p+${take('promiseID')}`;
+    answer = awaitPromise(result);
+  }
+  host.send(target, capdata.body, capdata.slots.join(), result);
+  const settled = [];
+  for (const vpid of new Set(mentioned)) {
+    const ours = decided.get(vpid);
+    const outcome = ours && outcomeOf(ours.promise);
+    if (outcome) settled.push([vpid, ...outcome]);
+  }
+  if (settled.length > 0) settleAll(settled);
+  for (const vpid of fresh) follow(vpid);
+  if (wantsAnswer) host.subscribe(result);
+  return answer;
+};
+
+// ---- Deliveries.
+const split = text => (text === '' ? [] : text.split(','));
+export const message = (target, body, slots, result) => {
+  const to = reachable.get(target) ?? weak.get(target)?.deref() ?? decided.get(target)?.promise ?? awaited.get(target)?.promise;
+  if (to === undefined) throw Error(`I don't remember allocating ${JSON.stringify(target)}`);
+  const [method, args] = decodeSubscribing(body, split(slots));
+  const outcome = then(Promise.resolve(to), object => invoke(object, method, args));
+  if (result === '') {
+    then(outcome, undefined, () => {});
+    return;
+  }
+  const where = `In ${JSON.stringify(String(method))} method of (${String(getInterfaceOf(to) ?? 'promise').replace(/^Alleged: /, '')})`;
+  const kit = awaited.get(result);
+  if (kit) { // known before: from now on ours to decide
+    awaited.delete(result);
+    routes.delete(kit.promise);
+    kit.resolve(outcome);
+    decided.set(result, { promise: kit.promise, where });
+  } else {
+    decided.set(result, { promise: freeze(outcome), where });
+    vrefs.set(outcome, result);
+  }
+  follow(result);
+};
+
+const pendingNotice = new Map();
+export const noticeOne = (vpid, rejected, body, slots) => pendingNotice.set(vpid, { rejected, body, slots: split(slots) });
+export const notice = () => {
+  const batch = new Map(pendingNotice);
+  pendingNotice.clear();
+  const fresh = new Set();
+  const values = new Map();
+  // A value may be the first mention of another promise of the batch: go round until nothing is new.
+  for (let before = -1; before !== values.size;) {
+    before = values.size;
+    for (const [vpid, { body, slots }] of batch) {
+      if (awaited.has(vpid) && !values.has(vpid)) values.set(vpid, decodeWith(body, slots, fresh));
+    }
+  }
+  for (const [vpid, value] of values) {
+    const kit = awaited.get(vpid);
+    awaited.delete(vpid);
+    vrefs.delete(kit.promise);
+    routes.delete(kit.promise);
+    if (batch.get(vpid).rejected) {
+      then(kit.promise, undefined, () => {});
+      kit.reject(value);
+    } else kit.resolve(value);
+  }
+  for (const vpid of fresh) if (!values.has(vpid)) host.subscribe(vpid);
+};
+
+export const dropExports = list => {
+  for (const vref of split(list)) {
+    const object = reachable.get(vref);
+    if (object === undefined || vref === 'o+0') continue;
+    reachable.delete(vref);
+    weak.set(vref, new RealWeakRef(object));
+    finalizer.register(object, vref);
+  }
+};
+export const retireExports = list => {
+  for (const vref of split(list)) {
+    if (vref === 'o+0') continue;
+    const object = reachable.get(vref) ?? weak.get(vref)?.deref();
+    reachable.delete(vref);
+    weak.delete(vref);
+    if (object !== undefined) vrefs.delete(object);
+  }
+};
+// Nothing here keeps an import recognisable except a live presence, and that one stays what it is.
+export const retireImports = list => {
+  for (const vref of split(list)) if (weak.get(vref)?.deref() === undefined) weak.delete(vref);
+};
+// How many finalised references wait for a verdict: the host collects until this stays.
+export const deadCount = () => maybeDead.size;
+export const buryDead = () => {
+  const imports = [];
+  const exports = [];
+  for (const vref of maybeDead) {
+    if (!weak.has(vref) || weak.get(vref).deref() !== undefined || baggage.refersTo(vref)) continue;
+    weak.delete(vref);
+    if (vref[1] === '-') imports.push(vref);
+    else exports.push(vref);
+  }
+  maybeDead.clear();
+  imports.sort(byNumber);
+  exports.sort(byNumber);
+  if (imports.length > 0) {
+    host.gc('dropImports', imports.join());
+    host.gc('retireImports', imports.join());
+  }
+  if (exports.length > 0) host.gc('retireExports', exports.join());
+};
+
+// ---- Start.
+const baggage = makeBaggage({
+  decode: decodeSubscribing,
+  encode: value => encode(value, item => {
+    const vref = vrefs.get(item);
+    if (isPromise(item)) throw TypeError('value is not durable: a promise');
+    if (vref === undefined || vref[1] !== '-') throw TypeError(`value is not durable: ${String(getInterfaceOf(item))}`);
+    return vref;
+  }),
+  // The last mention went: the reference is dead unless somebody still holds its presence.
+  released: vref => {
+    if (weak.get(vref)?.deref() === undefined) {
+      if (!weak.has(vref)) weak.set(vref, new RealWeakRef({}));
+      maybeDead.add(vref);
+    }
+  },
+});
+const exit = failure => value => {
+  const fresh = [];
+  const capdata = encodeWith(value, fresh, []);
+  host.exit(failure, capdata.body, capdata.slots.join());
+  for (const vpid of fresh) follow(vpid);
+};
+export const start = async (buildRootObject, parameters) => {
+  if (typeof buildRootObject !== 'function') throw Error('vat source bundle lacks buildRootObject() function');
+  loadCounters();
+  const vatPowers = harden({ exitVat: exit(false), exitVatWithFailure: exit(true), logger: console, WeakMap, WeakSet });
+  const root = await buildRootObject(vatPowers, parameters === undefined ? undefined : harden(JSON.parse(parameters)), baggage.map);
+  if (!isRemotable(harden(root))) throw Error('buildRootObject() must return a remotable object with an interface');
+  if (vrefs.has(root)) throw Error('buildRootObject() must return a new object of this vat');
+  reachable.set('o+0', root);
+  vrefs.set(root, 'o+0');
+  return methodNames(root).filter(name => !(name.startsWith('__') && name.endsWith('__'))).join();
+};
+
+const console = makeConsole((level, text) => host.log(level, text));
+for (const value of [E, Far, makeDefaultExo, makePromiseKit, passStyleOf, getInterfaceOf]) harden(value);
+lockdown({ console, assert, harden, HandledPromise });
+Object.defineProperty(globalThis, Symbol.for('@endo passStyleOf'), { value: passStyleOf });

@@ -1,0 +1,127 @@
+//! The modules a vat may import (04 §9) and the runtime's own, compiled once per process.
+
+use rquickjs::loader::{ImportAttributes, Loader, Resolver};
+use rquickjs::module::{Declared, WriteOptions};
+use rquickjs::{Context, Ctx, Error, Module, Result, Runtime};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+
+/// The runtime's own modules. A vat cannot import them.
+const INNER: &[(&str, &str)] = &[
+    ("capstan:lockdown", include_str!("js/lockdown.js")),
+    ("capstan:passable", include_str!("js/passable.js")),
+    ("capstan:smallcaps", include_str!("js/smallcaps.js")),
+    ("capstan:eventual", include_str!("js/eventual.js")),
+    ("capstan:assert", include_str!("js/assert.js")),
+    ("capstan:baggage", include_str!("js/baggage.js")),
+    ("capstan:liveslots", include_str!("js/liveslots.js")),
+];
+
+/// The modules served to vats.
+const SERVED: &[(&str, &str)] = &[
+    (
+        "@endo/far",
+        "export { E } from 'capstan:eventual'; export { Far, passStyleOf, getInterfaceOf } from 'capstan:passable';",
+    ),
+    ("@endo/eventual-send", "export { E, HandledPromise } from 'capstan:eventual';"),
+    ("@endo/promise-kit", "export { makePromiseKit } from 'capstan:eventual';"),
+    ("@metamask/kernel-utils/exo", "export { makeDefaultExo } from 'capstan:passable';"),
+    (
+        "capstan",
+        "export { E, HandledPromise, makePromiseKit } from 'capstan:eventual'; \
+         export { Far, passStyleOf, getInterfaceOf, makeDefaultExo } from 'capstan:passable';",
+    ),
+];
+
+fn find(table: &'static [(&str, &'static str)], name: &str) -> Option<&'static str> {
+    table.iter().find(|(known, _)| *known == name).map(|(_, source)| *source)
+}
+
+/// Whether a module of this name is the runtime's, so that a vat's own file must be called otherwise.
+pub(crate) fn is_ours(name: &str) -> bool {
+    find(INNER, name).is_some() || find(SERVED, name).is_some()
+}
+
+/// Decides what an `import` may mean. Once a vat's module is linked it is `closed`: no `import()` afterwards.
+pub(crate) struct Gate {
+    pub(crate) closed: Arc<AtomicBool>,
+}
+
+impl Resolver for Gate {
+    fn resolve<'js>(
+        &mut self,
+        _: &Ctx<'js>,
+        base: &str,
+        name: &str,
+        _: Option<ImportAttributes<'js>>,
+    ) -> Result<String> {
+        if self.closed.load(Relaxed) {
+            return Err(Error::new_resolving_message(base, name, "a vat cannot import dynamically"));
+        }
+        let ours = is_ours(base) || base == crate::engine::BOOT;
+        if find(SERVED, name).is_some() || (ours && find(INNER, name).is_some()) {
+            return Ok(name.to_owned());
+        }
+        let served: Vec<&str> = SERVED.iter().map(|(name, _)| *name).collect();
+        let why = format!("a vat's source may import only {}", served.join(", "));
+        Err(Error::new_resolving_message(base, name, why))
+    }
+}
+
+/// Loads from the compiled table.
+pub(crate) struct Shelf;
+
+impl Loader for Shelf {
+    #[expect(
+        unsafe_code,
+        reason = "loading bytecode is sound for bytes this process compiled itself, and no others come here"
+    )]
+    fn load<'js>(
+        &mut self,
+        ctx: &Ctx<'js>,
+        name: &str,
+        _: Option<ImportAttributes<'js>>,
+    ) -> Result<Module<'js, Declared>> {
+        let compiled = compiled()?.iter().find(|(known, _)| *known == name);
+        let (_, bytes) = compiled.ok_or_else(|| Error::new_loading(name))?;
+        // SAFETY: `bytes` came from `Module::write` in `compile` below.
+        unsafe { Module::load(ctx.clone(), bytes) }
+    }
+}
+
+/// Loads from source, while compiling.
+struct Sources;
+
+impl Loader for Sources {
+    fn load<'js>(
+        &mut self,
+        ctx: &Ctx<'js>,
+        name: &str,
+        _: Option<ImportAttributes<'js>>,
+    ) -> Result<Module<'js, Declared>> {
+        let source = find(INNER, name).ok_or_else(|| Error::new_loading(name))?;
+        Module::declare(ctx.clone(), name, source)
+    }
+}
+
+type Compiled = Vec<(&'static str, Vec<u8>)>;
+
+fn compiled() -> Result<&'static Compiled> {
+    static COMPILED: OnceLock<Option<Compiled>> = OnceLock::new();
+    let compiled = COMPILED.get_or_init(|| compile().ok());
+    compiled.as_ref().ok_or_else(|| Error::new_loading("the runtime's modules"))
+}
+
+fn compile() -> Result<Compiled> {
+    let runtime = Runtime::new()?;
+    runtime.set_loader(Gate { closed: Arc::default() }, Sources);
+    let one = |&(name, source): &(&'static str, &'static str)| {
+        // A context of its own for each: a module can be declared only once in one.
+        Context::full(&runtime)?.with(|ctx| {
+            let module = Module::declare(ctx, name, source)?;
+            let options = WriteOptions { strip_source: true, strip_debug: false, ..WriteOptions::default() };
+            Ok((name, module.write(options)?))
+        })
+    };
+    INNER.iter().chain(SERVED).map(one).collect()
+}

@@ -1,0 +1,89 @@
+//! What stops a vat that takes too much (04 §8).
+
+use crate::world::{Vat, start_of};
+use capstan_model::vat::*;
+
+const SOURCE: &str = "import { Far, E } from '@endo/far';
+export const buildRootObject = (_p, _q, baggage) => Far('root', {
+  loop() { for (;;); }, caught() { try { for (;;); } catch {} finally { for (;;); } }, async turns() { for (;;) await 0; },
+  eat() { const a = []; for (;;) a.push('x'.repeat(100000) + a.length); },
+  eatCaught() { let a = []; try { for (;;) a.push('x'.repeat(100000) + a.length); } catch { a = undefined; } return 'survived'; },
+  deep() { const f = n => 1 + f(n); return f(1); }, json: () => JSON.parse('['.repeat(200000)),
+  many(x) { for (let i = 0; i < 2000; i += 1) E.sendOnly(x).m(); }, big(x) { return E(x).m('y'.repeat(20000)); },
+  bigAnswer: () => 'y'.repeat(20000), store: () => baggage.init('k', 'y'.repeat(3000)),
+  native: () => 'a'.repeat(400000).indexOf('a'.repeat(200000) + 'b'), ok: () => 1 });";
+
+fn limits() -> VatLimits {
+    VatLimits {
+        crank_deadline_ms: 300,
+        memory_bytes_max: 16 << 20,
+        syscalls_max: 1000,
+        body_units_max: 10_000,
+        slots_max: 100,
+        store_bytes_max: 2000,
+    }
+}
+
+fn vat() -> Vat {
+    Vat::try_start(start_of(1, SOURCE, limits(), Vec::new())).unwrap()
+}
+
+fn fault(method: &str, slots: &[&str]) -> String {
+    let args = if slots.is_empty() { "" } else { "\"$0\"" };
+    match vat().call(&format!("#[\"{method}\",[{args}]]"), slots).outcome {
+        Err(VatFault::Limit(text)) => text,
+        other => panic!("{method}: {other:?}"),
+    }
+}
+
+#[test]
+fn endless_work_meets_the_deadline() {
+    for method in ["loop", "caught", "turns"] {
+        assert_eq!(fault(method, &[]), "crank deadline of 300 ms exceeded");
+    }
+}
+
+#[test]
+fn a_memory_eater_is_stopped_even_if_it_catches_the_error() {
+    for method in ["eat", "eatCaught"] {
+        assert_eq!(fault(method, &[]), "memory limit of 16777216 bytes exceeded");
+    }
+}
+
+#[test]
+fn deep_recursion_is_the_programs_own_error() {
+    let mut vat = vat();
+    for method in ["deep", "json"] {
+        let (rejected, body, _) = vat.answer(&format!("#[\"{method}\",[]]"), &[]);
+        assert!(rejected, "{body}");
+    }
+    assert_eq!(vat.answer(r##"#["ok",[]]"##, &[]).1, "#1");
+}
+
+#[test]
+fn syscalls_and_the_store_are_bounded() {
+    assert_eq!(fault("many", &["o-1"]), "limit of 1000 syscalls per crank exceeded");
+    assert_eq!(fault("store", &[]), "vat store limit of 2000 bytes exceeded");
+}
+
+#[test]
+fn too_large_a_send_throws_and_too_large_an_answer_ends_the_vat() {
+    let (rejected, body, _) = vat().answer(r##"#["big",["$0"]]"##, &["o-1"]);
+    assert!(rejected && body.contains("syscall capdata too large"), "{body}");
+    let reply = vat().call(r##"#["bigAnswer",[]]"##, &[]);
+    assert!(
+        matches!(&reply.syscalls[..], [VatSyscall::Exit { failure: true, info }] if info.body.contains("too large")),
+        "{reply:?}"
+    );
+}
+
+#[test]
+fn a_vat_stuck_in_a_native_loop_is_given_up() {
+    assert_eq!(fault("native", &[]), "crank deadline of 300 ms exceeded");
+}
+
+#[test]
+fn a_vat_that_loops_while_starting_fails_to_start() {
+    let start = start_of(1, "for (;;);", limits(), Vec::new());
+    assert_eq!(Vat::try_start(start).err().unwrap(), "crank deadline of 300 ms exceeded");
+}

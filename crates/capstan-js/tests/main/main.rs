@@ -1,0 +1,11 @@
+//! Real vats through the public interface.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should fail")]
+
+mod baggage;
+mod escape;
+mod garbage;
+mod limits;
+mod promises;
+mod smallcaps;
+mod start;
+mod world;
