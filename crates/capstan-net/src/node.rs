@@ -139,6 +139,7 @@ impl Node {
             listening: Vec::new(),
             open: BTreeMap::new(),
             connections: HashMap::new(),
+            learned: HashMap::new(),
             dials: HashMap::new(),
             closing: Vec::new(),
         };
@@ -232,6 +233,8 @@ struct Driver {
     open: BTreeMap<ChannelId, OpenChannel>,
     /// Live connections of each peer, the newest last.
     connections: HashMap<PeerId, Vec<ConnectionId>>,
+    /// What connected peers said of their addresses, which may come before their first channel.
+    learned: HashMap<PeerId, Vec<Hint>>,
     /// The connection each unanswered dial waits for.
     dials: HashMap<PeerId, ConnectionId>,
     /// Writers that still empty their queues.
@@ -293,6 +296,7 @@ impl Driver {
         if let LinkFact::ChannelDown { channel, .. } = &fact
             && let Some(open) = self.open.remove(channel)
         {
+            self.closing.retain(|writer| !writer.is_finished());
             self.closing.push(open.close(true));
         }
         let actions = self.links.observe(self.now(), chance(), fact);
@@ -372,6 +376,9 @@ impl Driver {
                 ..
             })) => {
                 let hints = address::learned(peer_id, info.listen_addrs);
+                if self.connections.contains_key(&peer_id) {
+                    self.learned.insert(peer_id, hints.clone());
+                }
                 self.observe(LinkFact::HintsSeen { peer: named(peer_id), hints });
             }
             SwarmEvent::Behaviour(BehavioursEvent::Ping(ping::Event { connection, result, .. })) => {
@@ -391,6 +398,7 @@ impl Driver {
                     live.retain(|id| *id != connection_id);
                     if live.is_empty() {
                         self.connections.remove(&peer_id);
+                        self.learned.remove(&peer_id);
                     }
                 }
                 self.dial_ended(peer_id, connection_id, "connection closed".to_owned());
@@ -432,6 +440,9 @@ impl Driver {
                 let open = OpenChannel::start(channel, stream, self.frame_bytes_max, self.facts.clone());
                 self.open.insert(channel, open);
                 self.observe(LinkFact::ChannelUp { channel, peer: named(peer), dialed: we_opened });
+                if let Some(hints) = self.learned.get(&peer).cloned() {
+                    self.observe(LinkFact::HintsSeen { peer: named(peer), hints });
+                }
             }
             channels::Event::OpenFailed { peer, connection, error } => {
                 self.swarm.close_connection(connection);

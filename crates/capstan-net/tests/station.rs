@@ -11,25 +11,25 @@ use tokio::sync::mpsc;
 /// No wait in these tests is longer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-pub struct Station {
-    pub node: Node,
-    pub events: mpsc::UnboundedReceiver<LinkEvent>,
-    pub address: Vec<Hint>,
+pub(crate) struct Station {
+    pub(crate) node: Node,
+    pub(crate) events: mpsc::UnboundedReceiver<LinkEvent>,
+    pub(crate) address: Vec<Hint>,
     /// The channel of the last verdict that was not closed since.
-    pub channel: Option<ChannelId>,
-    pub received: Vec<Arc<str>>,
+    pub(crate) channel: Option<ChannelId>,
+    pub(crate) received: Vec<Arc<str>>,
     life: String,
 }
 
 impl Station {
-    pub async fn start(seed: u8) -> Self {
+    pub(crate) async fn start(seed: u8) -> Self {
         Station::with(NodeConfig {
             listen: vec!["/ip4/127.0.0.1/tcp/0".into()],
             ..NodeConfig::new([seed; 32])
         })
         .await
     }
-    pub async fn with(config: NodeConfig) -> Self {
+    pub(crate) async fn with(config: NodeConfig) -> Self {
         let life = format!("life-{}", config.seed[0]);
         let (sender, events) = mpsc::unbounded_channel();
         let node = Node::spawn(config, move |event| drop(sender.send(event))).unwrap();
@@ -37,19 +37,19 @@ impl Station {
         station.until(|station, _| !station.address.is_empty()).await;
         station
     }
-    pub fn peer(&self) -> PeerId {
+    pub(crate) fn peer(&self) -> PeerId {
         self.node.peer().clone()
     }
-    pub fn want(&self, other: &Station) {
+    pub(crate) fn want(&self, other: &Station) {
         let (peer, hints) = (other.peer(), other.address.clone());
         self.node.order(LinkOrder::Want { peer, hints, for_send: false });
     }
-    pub fn send(&self, texts: impl IntoIterator<Item = String>) {
+    pub(crate) fn send(&self, texts: impl IntoIterator<Item = String>) {
         let frames = texts.into_iter().map(|text| OutFrame { seq: None, text: text.into() }).collect();
         self.node.order(LinkOrder::Send { channel: self.channel.unwrap(), frames, awaited: false });
     }
     /// Handles one event as the kernel would, and returns it.
-    pub async fn turn(&mut self) -> LinkEvent {
+    pub(crate) async fn turn(&mut self) -> LinkEvent {
         let event = tokio::time::timeout(PATIENCE, self.events.recv()).await.expect("an event").unwrap();
         match &event {
             LinkEvent::FactsWanted { channel, .. } => {
@@ -72,7 +72,7 @@ impl Station {
         }
         event
     }
-    pub async fn until(&mut self, done: impl Fn(&Station, &LinkEvent) -> bool) {
+    pub(crate) async fn until(&mut self, done: impl Fn(&Station, &LinkEvent) -> bool) {
         loop {
             let event = self.turn().await;
             if done(self, &event) {
@@ -81,7 +81,7 @@ impl Station {
         }
     }
     /// Handles what comes until `count` frames have been received in all.
-    pub async fn receive(&mut self, count: usize) {
+    pub(crate) async fn receive(&mut self, count: usize) {
         while self.received.len() < count {
             self.turn().await;
         }
@@ -89,7 +89,7 @@ impl Station {
 }
 
 /// Lets both handle events until a text sent by each has reached the other.
-pub async fn talk(one: &mut Station, two: &mut Station) {
+pub(crate) async fn talk(one: &mut Station, two: &mut Station) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     let (mut sent_one, mut sent_two) = (None, None);
     one.received.clear();
