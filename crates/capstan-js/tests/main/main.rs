@@ -3,6 +3,7 @@
 
 mod baggage;
 mod escape;
+mod examples;
 mod garbage;
 mod limits;
 mod promises;

@@ -351,7 +351,11 @@ impl World {
                 let translated: Vec<_> = batch
                     .into_iter()
                     .map(|r| {
-                        (self.name_from(vat, r.promise).1, r.rejected, r.value.map(|v| self.name_from(vat, *v)))
+                        (
+                            self.name_from(vat, r.promise).1,
+                            r.rejected,
+                            r.value.map(|v| self.name_from(vat, *v)),
+                        )
                     })
                     .collect();
                 for vref in named {
