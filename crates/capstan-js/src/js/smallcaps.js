@@ -49,7 +49,7 @@ const ERRORS = new Map([TypeError, RangeError, SyntaxError, ReferenceError, Eval
 const BIGINT = /^[+-]\d+$/;
 const REFERENCE = /^[$&](0|[1-9]\d*)(?:\.(.*))?$/s;
 
-// `fromSlot(vref, iface)` gives the object or promise. Returns a hardened value.
+// `fromSlot(vref, iface)` gives the object or promise. Returns a value frozen in depth.
 export const decode = (body, slots, fromSlot) => {
   if (body[0] !== '#') throw TypeError('body is not smallcaps');
   const values = [];
@@ -104,5 +104,5 @@ export const decode = (body, slots, fromSlot) => {
     }
     return freeze(out);
   };
-  return harden(visit(JSON.parse(body.slice(1))));
+  return visit(JSON.parse(body.slice(1))); // each part was frozen where it was made
 };

@@ -87,3 +87,57 @@ fn a_vat_that_loops_while_starting_fails_to_start() {
     let start = start_of(1, "for (;;);", limits(), Vec::new());
     assert_eq!(Vat::try_start(start).err().unwrap(), "crank deadline of 300 ms exceeded");
 }
+
+#[test]
+fn the_neighbours_of_a_stuck_vat_are_reported_and_can_start_again() {
+    use capstan_js::{VatEvent, Workers};
+    use capstan_model::capdata::Message;
+    use capstan_model::id::VatId;
+    use std::time::Duration;
+    let (tx, events) = std::sync::mpsc::channel();
+    let workers = Workers::new(1, move |event| drop(tx.send(event)));
+    let next = || events.recv_timeout(Duration::from_secs(20)).unwrap();
+    for id in [1, 2] {
+        workers.start(start_of(id, SOURCE, limits(), Vec::new()));
+        assert!(matches!(next(), VatEvent::Started { result: Ok(_), .. }));
+    }
+    let call = |method: &str| {
+        let methargs = crate::world::cap(&format!("#[\"{method}\",[]]"), &[]);
+        let message = Message { methargs, result: Some("p-1".parse().unwrap()) };
+        vec![(DeliveryId(1), VatDelivery::Message { target: "o+0".parse().unwrap(), message })]
+    };
+    workers.deliver(VatId(1), VatIncarnation(1), call("native"));
+    assert!(matches!(next(), VatEvent::Died { vat: VatId(1), fault: VatFault::Limit(_), .. }));
+    assert!(matches!(next(), VatEvent::Died { vat: VatId(2), fault: VatFault::WorkerDied(_), .. }));
+    let mut again = start_of(2, SOURCE, limits(), Vec::new());
+    again.incarnation = VatIncarnation(2);
+    workers.start(again);
+    assert!(matches!(next(), VatEvent::Started { result: Ok(_), .. }));
+    workers.deliver(VatId(2), VatIncarnation(1), call("ok"));
+    workers.deliver(VatId(2), VatIncarnation(2), call("ok"));
+    let VatEvent::Replied { incarnation, replies, .. } = next() else { panic!("no reply") };
+    assert_eq!((incarnation, replies.len()), (VatIncarnation(2), 1));
+}
+
+#[test]
+fn nothing_runs_after_a_fault() {
+    use capstan_js::{VatEvent, Workers};
+    use capstan_model::id::VatId;
+    use std::time::Duration;
+    let (tx, events) = std::sync::mpsc::channel();
+    let workers = Workers::new(1, move |event| drop(tx.send(event)));
+    let next = || events.recv_timeout(Duration::from_secs(20)).unwrap();
+    workers.start(start_of(1, SOURCE, limits(), Vec::new()));
+    assert!(matches!(next(), VatEvent::Started { result: Ok(_), .. }));
+    let message = |method: &str| {
+        let methargs = crate::world::cap(&format!("#[\"{method}\",[]]"), &[]);
+        let message = capstan_model::capdata::Message { methargs, result: None };
+        VatDelivery::Message { target: "o+0".parse().unwrap(), message }
+    };
+    let batch =
+        ["ok", "loop", "ok"].iter().zip(1..).map(|(method, id)| (DeliveryId(id), message(method))).collect();
+    workers.deliver(VatId(1), VatIncarnation(1), batch);
+    let VatEvent::Replied { replies, .. } = next() else { panic!("no reply") };
+    let outcomes: Vec<_> = replies.iter().map(|(id, reply)| (id.0, reply.outcome.is_ok())).collect();
+    assert_eq!(outcomes, [(1, true), (2, false)]);
+}
