@@ -81,9 +81,11 @@ const decodeWith = (body, slots, fresh) => decode(body, slots, (vref, iface = 'u
 });
 const decodeSubscribing = (body, slots) => {
   const fresh = new Set();
-  const value = decodeWith(body, slots, fresh);
-  for (const vpid of fresh) host.subscribe(vpid);
-  return value;
+  try {
+    return decodeWith(body, slots, fresh);
+  } finally {
+    for (const vpid of fresh) host.subscribe(vpid);
+  }
 };
 
 // ---- References out. Promises mentioned for the first time are added to `fresh`; the caller follows them.
@@ -213,8 +215,17 @@ const split = text => (text === '' ? [] : text.split(','));
 export const message = (target, body, slots, result) => {
   const to = reachable.get(target) ?? weak.get(target)?.deref() ?? decided.get(target)?.promise ?? awaited.get(target)?.promise;
   if (to === undefined) throw Error(`I don't remember allocating ${JSON.stringify(target)}`);
-  const [method, args] = decodeSubscribing(body, split(slots));
-  const outcome = then(Promise.resolve(to), object => invoke(object, method, args));
+  // A body that makes no sense is its sender's fault: the answer says so, and this vat lives on.
+  let method;
+  let outcome;
+  try {
+    let args;
+    [method, args] = decodeSubscribing(body, split(slots));
+    if (!Array.isArray(args)) throw TypeError('a call needs a list of arguments');
+    outcome = then(Promise.resolve(to), object => invoke(object, method, args));
+  } catch (error) {
+    outcome = Promise.reject(error);
+  }
   if (result === '') {
     then(outcome, undefined, () => {});
     return;
@@ -244,7 +255,13 @@ export const notice = () => {
   for (let before = -1; before !== values.size;) {
     before = values.size;
     for (const [vpid, { body, slots }] of batch) {
-      if (awaited.has(vpid) && !values.has(vpid)) values.set(vpid, decodeWith(body, slots, fresh));
+      if (!awaited.has(vpid) || values.has(vpid)) continue;
+      try {
+        values.set(vpid, decodeWith(body, slots, fresh));
+      } catch (error) {
+        values.set(vpid, error);
+        batch.get(vpid).rejected = true;
+      }
     }
   }
   for (const [vpid, value] of values) {

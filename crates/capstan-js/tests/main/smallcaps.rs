@@ -94,7 +94,8 @@ fn what_does_not_pass_is_refused_by_name() {
 }
 
 #[test]
-fn malformed_bodies_fail_the_delivery() {
+fn malformed_bodies_reject_the_call_and_the_vat_lives_on() {
+    let mut vat = Vat::start(SOURCE);
     for (body, slots) in [
         ("[\"echo\",[]]", &[][..]),
         ("#[\"echo\",[\"#what\"]]", &[]),
@@ -107,7 +108,8 @@ fn malformed_bodies_fail_the_delivery() {
         ("#[\"echo\",[\"$0.x\"]]", &["o+77"]),
         ("#[\"echo\",", &[]),
     ] {
-        let reply = Vat::start(SOURCE).call(body, slots);
-        assert!(matches!(reply.outcome, Err(capstan_model::vat::VatFault::Runtime(_))), "{body}: {reply:?}");
+        let (rejected, answer, _) = vat.answer(body, slots);
+        assert!(rejected && answer.contains("#error"), "{body}: {answer}");
     }
+    assert_eq!(vat.answer("#[\"echo\",[1]]", &[]).1, "#1");
 }
