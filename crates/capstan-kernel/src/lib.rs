@@ -7,3 +7,4 @@
 pub mod effect;
 pub mod host_op;
 pub mod input;
+pub mod kernel;
