@@ -1,1 +1,26 @@
-//! (under construction)
+//! The real driver: one kernel with its disk, its vats, its network and the clock.
+//!
+//! One thread owns the kernel and feeds it inputs one by one (law L1). Its changes are made durable in batches by the
+//! store's writer thread while the next batch gathers (law L2); effects are executed when their batch is on disk, in
+//! order (law L3).
+//!
+//! **Invariant:** no policy lives here: what is to be done was decided by the kernel.
+
+mod config;
+mod error;
+mod home;
+mod host;
+mod identity;
+
+pub use config::{HostConfig, SeedSource, Sync};
+pub use error::{HostError, HostFault, QueryError};
+pub use home::{fsck, purge, restore};
+pub use host::{Backup, FsckReport, Host, Launched, Record, Settled};
+
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+
+/// The content hash of a program: SHA-256, hexadecimal.
+pub fn code_hash(text: &str) -> Arc<str> {
+    hex::encode(Sha256::digest(text)).into()
+}

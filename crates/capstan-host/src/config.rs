@@ -1,0 +1,95 @@
+//! What may be chosen about one host.
+
+use capstan_kernel::kernel::Generation;
+use capstan_model::peer::Millis;
+use std::path::PathBuf;
+
+/// Everything a host is told at its start.
+#[derive(Clone, Debug)]
+pub struct HostConfig {
+    /// The directory under which everything is kept; made with mode 0700 if it is not there.
+    pub home: PathBuf,
+    /// Multiaddrs to listen on.
+    pub listen: Vec<String>,
+    /// Whether there is a network at all. Without it links are wanted in vain and outboxes stay.
+    pub network: bool,
+    /// Which handshake to speak.
+    pub generation: Generation,
+    /// What a commit waits for.
+    pub sync: Sync,
+    /// Threads that carry vats; 0: one per core.
+    pub workers: usize,
+    /// The seed of the network identity, used only where none is stored yet (03 A-3).
+    pub seed: Option<SeedSource>,
+    /// How long the peer may take for its part of a handshake.
+    pub handshake_timeout: Millis,
+    /// The back-off before the first retry of a dial is below this.
+    pub retry_base: Millis,
+    /// No back-off is longer.
+    pub retry_cap: Millis,
+    /// 0: a link is never given up (03 B-44). Otherwise after so many dials in vain the session ends.
+    pub max_retry_attempts: u32,
+    /// How long a stand-alone acknowledgement waits for company.
+    pub ack_delay: Millis,
+    /// Toward classic peers: when unacknowledged frames are sent again. The deadline of a redemption follows from it (03 A-32).
+    pub ack_timeout: Millis,
+    /// Toward classic peers: unanswered retransmissions before giving up.
+    pub ack_retries_max: u32,
+    /// The longest frame accepted, bytes.
+    pub frame_bytes_max: u64,
+    /// Recount everything after every transaction: slow, for tests.
+    pub audit_every_transaction: bool,
+}
+
+impl HostConfig {
+    /// The defaults for the kernel kept under `home`: a free TCP port of the loopback, full durability.
+    pub fn new(home: impl Into<PathBuf>) -> Self {
+        HostConfig {
+            home: home.into(),
+            listen: vec!["/ip4/127.0.0.1/tcp/0".to_owned()],
+            network: true,
+            generation: Generation::Session,
+            sync: Sync::Full,
+            workers: 0,
+            seed: None,
+            handshake_timeout: Millis(10_000),
+            retry_base: Millis(25),
+            retry_cap: Millis(2_000),
+            max_retry_attempts: 0,
+            ack_delay: Millis(50),
+            ack_timeout: Millis(10_000),
+            ack_retries_max: 3,
+            frame_bytes_max: 16 << 20,
+            audit_every_transaction: false,
+        }
+    }
+}
+
+/// Where a new identity comes from, if it is not random.
+#[derive(Clone)]
+pub enum SeedSource {
+    /// The seed itself. Ignored where an identity is stored (03 A-4).
+    Seed(capstan_wire::identity::KeySeed),
+    /// A BIP39 mnemonic. Refused where an identity is stored (03 A-5).
+    Mnemonic(String),
+}
+
+/// Never shows the secret.
+impl std::fmt::Debug for SeedSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            SeedSource::Seed(_) => "Seed(…)",
+            SeedSource::Mnemonic(_) => "Mnemonic(…)",
+        })
+    }
+}
+
+/// What a commit waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sync {
+    /// The disk: nothing accepted is lost, whatever fails.
+    #[default]
+    Full,
+    /// The operating system: faster; a power failure may undo the last moments, which peers then notice as a regression.
+    Normal,
+}
