@@ -91,6 +91,12 @@ impl<T: Table> Rows<T> {
         }
     }
 
+    /// All rows as new ones; none if the table is not durable.
+    pub(crate) fn snapshot(&self) -> BTreeMap<T::Key, Option<T::Row>> {
+        let rows = self.rows.iter().filter(|_| T::DURABLE);
+        rows.map(|(key, row)| (key.clone(), Some(row.clone()))).collect()
+    }
+
     /// All rows in key order.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&T::Key, &T::Row)> {
         self.rows.iter()
@@ -135,6 +141,11 @@ impl Db {
     /// How many rows a table has.
     pub fn len<T: Table>(&self) -> usize {
         T::of(&self.tables).rows.len()
+    }
+
+    /// Whether a table has no rows.
+    pub fn is_empty<T: Table>(&self) -> bool {
+        T::of(&self.tables).rows.is_empty()
     }
 
     /// Returns the net difference of all transactions committed since the last call.

@@ -340,6 +340,11 @@ macro_rules! tables {
             pub fn apply(&mut self, changes: &ChangeSet) {
                 $( self.$field.apply(&changes.$field); )*
             }
+
+            /// All durable rows, as the change that would make them out of nothing.
+            pub fn snapshot(&self) -> ChangeSet {
+                ChangeSet { $( $field: self.$field.snapshot(), )* }
+            }
         }
 
         impl ChangeSet {
@@ -351,6 +356,11 @@ macro_rules! tables {
             /// How many rows change.
             pub fn len(&self) -> usize {
                 0 $( + self.$field.len() )*
+            }
+
+            /// Adds the changes of a later batch: for a key in both, the later row stands.
+            pub fn merge(&mut self, later: ChangeSet) {
+                $( self.$field.extend(later.$field); )*
             }
         }
     };
