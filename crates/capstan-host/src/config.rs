@@ -2,6 +2,7 @@
 
 use capstan_kernel::kernel::Generation;
 use capstan_model::peer::Millis;
+use capstan_store::sqlite::Sync;
 use std::path::PathBuf;
 
 /// Everything a host is told at its start.
@@ -82,14 +83,4 @@ impl std::fmt::Debug for SeedSource {
             SeedSource::Mnemonic(_) => "Mnemonic(…)",
         })
     }
-}
-
-/// What a commit waits for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Sync {
-    /// The disk: nothing accepted is lost, whatever fails.
-    #[default]
-    Full,
-    /// The operating system: faster; a power failure may undo the last moments, which peers then notice as a regression.
-    Normal,
 }

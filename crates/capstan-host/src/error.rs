@@ -1,41 +1,56 @@
 //! Why a host does not start, and why it ended.
 
 use capstan_net::NetError;
+use capstan_store::error::StoreError;
+use capstan_store::home::LockError;
 use std::path::PathBuf;
 
 /// Why a host could not be started, or its home not be changed.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
-    /// Another process works on this home.
-    #[error("another daemon is running on {}", .0.display())]
-    Locked(PathBuf),
-    /// The directory or a file in it cannot be used.
+    /// Another process works on this home, or the directory cannot be used.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// A file of the home cannot be used.
     #[error("cannot use {}", .path.display())]
-    Home {
+    File {
         /// Which.
         path: PathBuf,
         /// Why.
         #[source]
         source: std::io::Error,
     },
-    /// The store cannot be opened or written.
-    #[error("the store: {0}")]
-    Store(String),
+    /// There is no kernel under this home.
+    #[error("there is no store under {}", .0.display())]
+    NoStore(PathBuf),
+    /// There is a kernel under this home already.
+    #[error("there is a store under {} already", .0.display())]
+    HasStore(PathBuf),
+    /// The store cannot be opened, read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The stored or given identity cannot be used.
     #[error("{0}")]
     Identity(String),
     /// The network could not be set up.
-    #[error("the network")]
-    Network(#[source] NetError),
+    #[error("cannot set up the network: {0}")]
+    Network(#[from] NetError),
     /// A listener was not confirmed in time.
     #[error("no listen address was confirmed within {0} s")]
     Listen(u64),
     /// The system gave no thread or no randomness.
-    #[error("the system: {0}")]
+    #[error("the system refused {0}")]
     System(String),
-    /// The host had failed already.
+    /// The host failed.
     #[error(transparent)]
     Failed(#[from] HostFault),
+}
+
+impl HostError {
+    /// Whether another process works on this home.
+    pub fn is_locked(&self) -> bool {
+        matches!(self, HostError::Lock(LockError::Held { .. }))
+    }
 }
 
 /// Why a running host ended by itself. Nothing that was not durable has left it.
@@ -52,7 +67,7 @@ pub enum HostFault {
 /// Why a query has no rows.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
-    /// Not one read-only statement, or it is too expensive.
+    /// Not one read-only statement, or one that asks too much.
     #[error("{0}")]
     Refused(String),
     /// The store could not be read.

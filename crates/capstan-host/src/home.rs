@@ -1,24 +1,242 @@
-//! What is done to a home that no host works on.
+//! The directory of a kernel: opening it, and what is done to it while no host works on it.
 
-use crate::error::HostError;
-use crate::host::FsckReport;
-use std::path::Path;
+use crate::chance;
+use crate::error::{HostError, QueryError};
+use crate::identity::{self, Fresh, Identity};
+use crate::outcome::{Backup, FsckReport, Record};
+use crate::{SeedSource, Sync};
+use capstan_store::error::StoreError;
+use capstan_store::home::HomeLock;
+use capstan_store::schema::{ChangeSet, Tables};
+use capstan_store::sqlite::copy::backup_into;
+use capstan_store::sqlite::query::{self, QueryLimits, read_only_query};
+use capstan_store::sqlite::{SqliteStore, load_read_only};
+use sha2::{Digest, Sha256};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
 
-/// Deletes the state kept under `home`: the store with its journals, socket, pid file, log, bundles.
+/// The store's file name in its home (05 §4).
+pub const STORE_FILE: &str = "kernel.sqlite";
+/// What SQLite keeps beside a store.
+const JOURNALS: [&str; 3] = ["-wal", "-shm", "-journal"];
+/// A store being made, before it takes the place of the old one.
+const NEW_STORE_FILE: &str = "kernel.sqlite.new";
+/// A copy that is being checked.
+const SNAPSHOT_FILE: &str = "fsck.snapshot";
+/// What a daemon keeps beside its store: deleted with it.
+const DAEMON_FILES: [&str; 3] = ["daemon.sock", "daemon.pid", "daemon.log"];
+/// The cache of bundles.
+const BUNDLES: &str = "bundles";
+
+/// A home that is ours, and what it holds.
+pub(crate) struct Opened {
+    pub(crate) lock: HomeLock,
+    pub(crate) store: SqliteStore,
+    pub(crate) tables: Tables,
+    pub(crate) identity: Identity,
+}
+
+/// Takes the lock, then opens the store and sees to it that it has an identity and a life.
+pub(crate) fn open(home: &Path, sync: Sync, source: Option<&SeedSource>) -> Result<Opened, HostError> {
+    let lock = HomeLock::acquire(home)?;
+    let (mut store, mut tables) = SqliteStore::open(&store_path(home), sync)?;
+    let fresh = Fresh { seed: random()?, life: chance::life().map_err(no_chance)? };
+    let (identity, changes) = identity::establish(&tables, source, fresh)?;
+    store.apply(&changes)?;
+    tables.apply(&changes);
+    Ok(Opened { lock, store, tables, identity })
+}
+
+/// Deletes the state kept under `home`: the store with its journals, socket, pid file, logs, bundles.
+///
 /// `keep_identity` leaves a fresh store with the same keys, so the peer id stays and the next start begins a new
-/// life. Refused while a host runs there.
+/// life. Refused while a host runs there. Interrupted, it leaves the old state or the new.
 pub fn purge(home: &Path, keep_identity: bool) -> Result<(), HostError> {
-    let _ = keep_identity;
-    Err(HostError::Locked(home.to_owned()))
+    if !home.try_exists().map_err(file(home))? {
+        return Ok(());
+    }
+    let _lock = HomeLock::acquire(home)?;
+    let path = store_path(home);
+    let identity = if keep_identity && path.exists() {
+        // Opened for writing and closed, it leaves no journal that a later store could be taken to own.
+        let (store, tables) = SqliteStore::open(&path, Sync::Full)?;
+        drop(store);
+        identity::keep(&tables)
+    } else {
+        None
+    };
+    match identity {
+        Some(identity) => put_in_place(home, None, &identity)?,
+        None => remove_store(&path)?,
+    }
+    for name in DAEMON_FILES {
+        remove(&home.join(name))?;
+    }
+    for name in rotated_logs(home)? {
+        remove(&name)?;
+    }
+    match fs::remove_dir_all(home.join(BUNDLES)) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(file(&home.join(BUNDLES))(error)),
+        _ => Ok(()),
+    }
 }
 
-/// Puts a backup into an empty home. The next start begins a new life, for a restored state is an older one.
-pub fn restore(file: &Path, home: &Path) -> Result<(), HostError> {
-    let _ = file;
-    Err(HostError::Locked(home.to_owned()))
+/// Puts a backup into an empty home under a new life, for a restored state is an older one than peers have seen.
+pub fn restore(from: &Path, home: &Path) -> Result<(), HostError> {
+    if !from.is_file() {
+        return Err(HostError::NoStore(from.to_owned()));
+    }
+    let _lock = HomeLock::acquire(home)?;
+    if store_path(home).exists() {
+        return Err(HostError::HasStore(home.to_owned()));
+    }
+    let life = chance::life().map_err(no_chance)?;
+    put_in_place(home, Some(from), &identity::begin(&life))
 }
 
-/// Checks every invariant of the store under `home`, which no host may be running on.
+/// Checks every invariant of the store under `home`, which no host may be running on. Changes nothing.
 pub fn fsck(home: &Path) -> Result<FsckReport, HostError> {
-    Err(HostError::Locked(home.to_owned()))
+    let path = store_path(home);
+    if !path.is_file() {
+        return Err(HostError::NoStore(home.to_owned()));
+    }
+    let _lock = HomeLock::acquire(home)?;
+    check(&path)
+}
+
+/// Checks a snapshot of a store that is in use.
+pub(crate) fn fsck_snapshot(home: &Path) -> Result<FsckReport, HostError> {
+    let copy = home.join(format!("{SNAPSHOT_FILE}.{}", chance::key().map_err(no_chance)?));
+    let checked = backup_into(&store_path(home), &copy).map_err(HostError::from).and_then(|_| check(&copy));
+    remove_store(&copy)?;
+    checked
+}
+
+/// Copies a store that may be in use.
+pub(crate) fn backup(home: &Path, to: &Path) -> Result<Backup, HostError> {
+    let bytes = backup_into(&store_path(home), to)?;
+    let mut hash = Sha256::new();
+    let copied = File::open(to).and_then(|mut copy| io::copy(&mut copy, &mut Hashing(&mut hash)));
+    copied.map_err(file(to))?;
+    Ok(Backup { bytes, sha256: hex::encode(hash.finalize()) })
+}
+
+/// Answers one read-only SQL statement.
+pub(crate) fn query(home: &Path, sql: &str) -> Result<Vec<Record>, QueryError> {
+    let answer = read_only_query(&store_path(home), sql, QueryLimits::default());
+    answer.map_err(|error| match error {
+        query::QueryError::Store(error) => QueryError::Failed(error.to_string()),
+        refused => QueryError::Refused(refused.to_string()),
+    })
+}
+
+fn check(path: &Path) -> Result<FsckReport, HostError> {
+    let tables = match load_read_only(path) {
+        Ok(tables) => tables,
+        Err(error @ (StoreError::Damaged(_) | StoreError::Corrupt { .. })) => {
+            return Ok(FsckReport { problems: vec![error.to_string()], checked: Vec::new() });
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok(FsckReport { problems: Vec::new(), checked: counts(&tables) })
+}
+
+fn counts(tables: &Tables) -> Vec<(&'static str, u64)> {
+    let count = |rows: usize| u64::try_from(rows).unwrap_or(u64::MAX);
+    vec![
+        ("objects", count(tables.objects.iter().count())),
+        ("promises", count(tables.promises.iter().count())),
+        ("clist", count(tables.clist.iter().count())),
+        ("queue", count(tables.run_queue.iter().count() + tables.promise_queue.iter().count())),
+        ("gcActions", count(tables.gc_actions.iter().count())),
+        ("vats", count(tables.vats.iter().count())),
+        ("vatStore", count(tables.vat_store.iter().count())),
+        ("subclusters", count(tables.subclusters.iter().count())),
+        ("remotes", count(tables.remotes.iter().count())),
+        ("outbox", count(tables.outbox.iter().count())),
+        ("grants", count(tables.grants.iter().count())),
+    ]
+}
+
+/// Makes a store under another name, from a copy if there is one to start from, and renames it into place.
+fn put_in_place(home: &Path, from: Option<&Path>, changes: &ChangeSet) -> Result<(), HostError> {
+    let (path, new) = (store_path(home), home.join(NEW_STORE_FILE));
+    remove_store(&new)?;
+    if let Some(from) = from {
+        backup_into(from, &new)?;
+    }
+    let (mut store, _) = SqliteStore::open(&new, Sync::Full)?;
+    store.apply(changes)?;
+    store.checkpoint()?;
+    drop(store);
+    for suffix in JOURNALS {
+        remove(&beside(&path, suffix))?;
+    }
+    fs::rename(&new, &path).map_err(file(&new))?;
+    for suffix in JOURNALS {
+        remove(&beside(&new, suffix))?;
+    }
+    File::open(home).and_then(|dir| dir.sync_all()).map_err(file(home))
+}
+
+/// Removes a store, and its journals after it: without the file they belong to they mean nothing.
+fn remove_store(path: &Path) -> Result<(), HostError> {
+    remove(path)?;
+    JOURNALS.iter().try_for_each(|suffix| remove(&beside(path, suffix)))
+}
+
+fn remove(path: &Path) -> Result<(), HostError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(file(path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// `daemon.log.1` and the like.
+fn rotated_logs(home: &Path) -> Result<Vec<PathBuf>, HostError> {
+    let mut logs = Vec::new();
+    for entry in fs::read_dir(home).map_err(file(home))? {
+        let entry = entry.map_err(file(home))?;
+        if entry.file_name().to_string_lossy().starts_with("daemon.log.") {
+            logs.push(entry.path());
+        }
+    }
+    Ok(logs)
+}
+
+fn store_path(home: &Path) -> PathBuf {
+    home.join(STORE_FILE)
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn file(path: &Path) -> impl FnOnce(io::Error) -> HostError {
+    let path = path.to_owned();
+    move |source| HostError::File { path, source }
+}
+
+fn random() -> Result<[u8; 32], HostError> {
+    chance::bytes().map_err(no_chance)
+}
+
+fn no_chance(error: getrandom::Error) -> HostError {
+    HostError::System(format!("random bytes: {error}"))
+}
+
+/// Feeds what is written to it to a hash.
+struct Hashing<'a>(&'a mut Sha256);
+
+impl io::Write for Hashing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

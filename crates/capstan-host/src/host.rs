@@ -1,56 +1,32 @@
 //! The embedding API: one kernel with its disk, vats and network, as a handle.
 
+use crate::chance;
 use crate::config::HostConfig;
+use crate::driver::Post;
 use crate::error::{HostError, HostFault, QueryError};
+use crate::home;
+use crate::outcome::{self, Backup, FsckReport, Launched, Record, Settled};
+use crate::start::{self, Phase};
 use capstan_kernel::host_op::{Answer, HostOp, LaunchConfig, Refusal};
+use capstan_kernel::input::RequestId;
 use capstan_model::capdata::CapData;
-use capstan_model::id::{KRef, ObjectId, SubclusterId, VatId};
+use capstan_model::id::{KRef, ObjectId};
 use capstan_model::peer::{Hint, Incarnation, PeerId};
+use capstan_net::Node;
+use capstan_wire::url::{OcapUrl, oid_from_secret};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
-/// One row of a query: columns in order.
-pub type Record = serde_json::Map<String, serde_json::Value>;
-
-/// A subcluster that runs.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Launched {
-    /// Its id.
-    pub subcluster: SubclusterId,
-    /// The root of its bootstrap vat.
-    pub root: ObjectId,
-    /// What `bootstrap` fulfilled with; `None` if it was not called.
-    pub bootstrap_result: Option<CapData<KRef>>,
-    /// Its vats: name, id, root.
-    pub vats: Vec<(Arc<str>, VatId, ObjectId)>,
-}
-
-/// What a call came to.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Settled {
-    /// Rejected rather than fulfilled.
-    pub rejected: bool,
-    /// The value or the reason.
-    pub value: CapData<KRef>,
-}
-
-/// What an audit found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FsckReport {
-    /// What is wrong; empty when all is well.
-    pub problems: Vec<String>,
-    /// What was looked at: table and number of rows.
-    pub checked: Vec<(&'static str, u64)>,
-}
-
-/// A copy of a store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backup {
-    /// Its length.
-    pub bytes: u64,
-    /// SHA-256 of it, hexadecimal.
-    pub sha256: String,
-}
+/// Requests on their way to the kernel; more wait their turn.
+pub(crate) const REQUESTS_QUEUED_MAX: usize = 1024;
+/// Hints in a URL (03 A-26).
+const URL_HINTS_MAX: usize = 3;
+/// The kernel prepares to stop in one step; a loop that takes longer is stopped without.
+const PREPARE_MAX: Duration = Duration::from_secs(5);
 
 /// A running kernel. Clones are the same one; when the last is dropped it stops without being waited for.
 #[derive(Clone)]
@@ -58,16 +34,24 @@ pub struct Host {
     inner: Arc<Inner>,
 }
 
-struct Inner {
-    home: PathBuf,
-    peer: PeerId,
+pub(crate) struct Inner {
+    pub(crate) home: PathBuf,
+    pub(crate) peer: PeerId,
+    pub(crate) inbox: Sender<Post>,
+    pub(crate) node: Option<Arc<Node>>,
+    pub(crate) life: watch::Receiver<Incarnation>,
+    pub(crate) listen: watch::Receiver<Vec<Hint>>,
+    pub(crate) phase: watch::Receiver<Phase>,
+    pub(crate) next_request: AtomicU64,
+    pub(crate) queue: Arc<Semaphore>,
+    pub(crate) stopped: OnceCell<()>,
 }
 
 impl Host {
     /// Starts the kernel kept under `config.home`, or a new one. The home is locked before its store is touched; when this
-    /// returns, the listeners are bound and stored vats are being started.
+    /// returns, the listeners are bound and stored vats are being started. To be called on a tokio runtime.
     pub async fn start(config: HostConfig) -> Result<Host, HostError> {
-        Err(HostError::Store(format!("no backend for {}", config.home.display())))
+        Ok(Host { inner: Arc::new(start::start(config).await?) })
     }
 
     /// The kernel's public name.
@@ -80,74 +64,140 @@ impl Host {
         &self.inner.home
     }
 
-    /// The present life; a regression found by a peer begins a new one.
+    /// The present life; a new one begins when a peer shows that our state went back in time.
     pub fn incarnation(&self) -> Incarnation {
-        Incarnation::new("")
+        self.inner.life.borrow().clone()
     }
 
-    /// Confirmed listen addresses, each ending in `/p2p/…`.
+    /// Confirmed listen addresses, each ending in `/p2p/…`, most useful first.
     pub fn listen(&self) -> Vec<Hint> {
-        Vec::new()
+        self.inner.listen.borrow().clone()
     }
 
-    /// Asks the kernel and waits for its answer, which is durable. Dropping the future abandons the request; what it
-    /// began is not undone.
+    /// Asks the kernel and waits for its answer, which is durable. Dropping the future abandons the request: nobody
+    /// is told, what it began goes on.
     pub async fn request(&self, op: HostOp) -> Result<Answer, Refusal> {
-        Err(Refusal::Internal(format!("{op:?}")))
+        let queued = self.inner.queue.clone().acquire_owned().await.map_err(|_| stopping())?;
+        self.ask(op, Some(queued)).await
+    }
+
+    async fn ask(&self, op: HostOp, queued: Option<OwnedSemaphorePermit>) -> Result<Answer, Refusal> {
+        let request = RequestId(self.inner.next_request.fetch_add(1, Ordering::Relaxed));
+        let (waiter, answer) = oneshot::channel();
+        let post = Post::Request { request, op: Box::new(op), waiter, queued };
+        self.inner.inbox.send(post).map_err(|_| stopping())?;
+        let mut abandon = Abandon { request, inbox: Some(&self.inner.inbox) };
+        let answer = answer.await;
+        abandon.inbox = None;
+        answer.unwrap_or_else(|_| Err(stopping()))
     }
 
     /// Calls an object or promise and waits for the settlement. `methargs`: smallcaps of `[method, args]`.
     pub async fn send(&self, target: KRef, methargs: CapData<KRef>) -> Result<Settled, Refusal> {
-        match self.request(HostOp::Send { target, methargs }).await? {
-            Answer::Settled { rejected, value } => Ok(Settled { rejected, value }),
-            other => Err(unexpected(&other)),
-        }
+        self.request(HostOp::Send { target, methargs }).await.and_then(outcome::settled)
     }
 
     /// Launches a subcluster, all or nothing.
     pub async fn launch(&self, config: LaunchConfig) -> Result<Launched, Refusal> {
-        match self.request(HostOp::Launch(config)).await? {
-            Answer::Launched { subcluster, root, bootstrap_result, vats } => {
-                Ok(Launched { subcluster, root, bootstrap_result, vats })
-            }
-            other => Err(unexpected(&other)),
-        }
+        self.request(HostOp::Launch(config)).await.and_then(outcome::launched)
     }
 
     /// Issues an `ocap:` URL for an object, with at most three hints: our own confirmed addresses.
     pub async fn issue_url(&self, object: ObjectId) -> Result<String, Refusal> {
-        Err(Refusal::Internal(object.to_string()))
+        let secret = chance::bytes().map_err(no_chance)?;
+        self.request(HostOp::IssueUrl { object, secret }).await.and_then(outcome::granted)?;
+        let hints = self.listen().into_iter().take(URL_HINTS_MAX).collect();
+        Ok(OcapUrl { oid: oid_from_secret(&secret), host: self.peer().clone(), hints }.to_string())
     }
 
     /// Redeems an `ocap:` URL, ours or a peer's.
     pub async fn redeem_url(&self, url: &str) -> Result<ObjectId, Refusal> {
-        Err(Refusal::Internal(url.to_owned()))
+        let reply_key = chance::key().map_err(no_chance)?.into();
+        let op = HostOp::RedeemUrl { url: url.to_owned(), reply_key };
+        self.request(op).await.and_then(outcome::redeemed)
     }
 
     /// Runs one read-only SQL statement over the store, with limits on rows and time. It sees what is durable.
     pub async fn query(&self, sql: &str) -> Result<Vec<Record>, QueryError> {
-        Err(QueryError::Refused(sql.to_owned()))
+        let (home, sql) = (self.inner.home.clone(), sql.to_owned());
+        let rows = tokio::task::spawn_blocking(move || home::query(&home, &sql)).await;
+        rows.map_err(|error| QueryError::Failed(error.to_string()))?
     }
 
     /// Checks every invariant of the state on disk, on a snapshot; the kernel goes on meanwhile.
     pub async fn fsck(&self) -> Result<FsckReport, HostError> {
-        Ok(FsckReport::default())
+        let home = self.inner.home.clone();
+        start::blocking(move || home::fsck_snapshot(&home)).await
     }
 
     /// Writes a consistent copy of the store, identity included, to a new file of mode 0600.
     pub async fn backup(&self, to: &Path) -> Result<Backup, HostError> {
-        Err(HostError::Store(to.display().to_string()))
+        let (home, to) = (self.inner.home.clone(), to.to_owned());
+        start::blocking(move || home::backup(&home, &to)).await
     }
 
     /// Waits until the host has ended by itself; for ever if it runs on or is stopped.
     pub async fn fault(&self) -> HostFault {
-        std::future::pending().await
+        let mut phase = self.inner.phase.clone();
+        loop {
+            if let Phase::Failed(fault) = &*phase.borrow_and_update() {
+                return fault.clone();
+            }
+            if phase.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
-    /// Stops in order: no new requests, what is queued is done, links closed, waiting requests refused, vats ended, store flushed. Idempotent.
-    pub async fn stop(&self) {}
+    /// Stops in order (03 B-52): no new requests, what is queued is done, links are closed, waiting requests are
+    /// refused, vats ended, the store flushed and unlocked. Idempotent.
+    pub async fn stop(&self) {
+        let stop = async || {
+            let inner = &self.inner;
+            inner.queue.close();
+            // A failed loop answers at once; then only its thread is waited for.
+            let _ = tokio::time::timeout(PREPARE_MAX, self.ask(HostOp::PrepareStop, None)).await;
+            if let Some(node) = &inner.node {
+                node.stop().await;
+            }
+            let _ = inner.inbox.send(Post::Stop);
+            let mut phase = inner.phase.clone();
+            let _ = phase.wait_for(|phase| !matches!(phase, Phase::Running)).await;
+        };
+        self.inner.stopped.get_or_init(stop).await;
+    }
 }
 
-fn unexpected(answer: &Answer) -> Refusal {
-    Refusal::Internal(format!("unexpected answer {answer:?}"))
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let _ = self.inbox.send(Post::Stop);
+    }
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").field("home", &self.inner.home).field("peer", &self.inner.peer).finish()
+    }
+}
+
+/// Tells the loop, when dropped before the answer has come, that nobody waits any more.
+struct Abandon<'a> {
+    request: RequestId,
+    inbox: Option<&'a Sender<Post>>,
+}
+
+impl Drop for Abandon<'_> {
+    fn drop(&mut self) {
+        if let Some(inbox) = self.inbox {
+            let _ = inbox.send(Post::Abandoned(self.request));
+        }
+    }
+}
+
+fn stopping() -> Refusal {
+    Refusal::Internal("the kernel is stopping".to_owned())
+}
+
+fn no_chance(error: getrandom::Error) -> Refusal {
+    Refusal::Internal(format!("no randomness: {error}"))
 }

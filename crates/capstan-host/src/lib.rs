@@ -6,16 +6,25 @@
 //!
 //! **Invariant:** no policy lives here: what is to be done was decided by the kernel.
 
+mod batch;
+mod chance;
 mod config;
+mod driver;
 mod error;
 mod home;
 mod host;
 mod identity;
+mod log;
+mod outcome;
+mod release;
+mod start;
 
-pub use config::{HostConfig, SeedSource, Sync};
+pub use capstan_store::sqlite::Sync;
+pub use config::{HostConfig, SeedSource};
 pub use error::{HostError, HostFault, QueryError};
-pub use home::{fsck, purge, restore};
-pub use host::{Backup, FsckReport, Host, Launched, Record, Settled};
+pub use home::{STORE_FILE, fsck, purge, restore};
+pub use host::Host;
+pub use outcome::{Backup, FsckReport, Launched, Record, Settled};
 
 use sha2::{Digest, Sha256};
 use std::sync::Arc;

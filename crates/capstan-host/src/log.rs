@@ -1,0 +1,27 @@
+//! What is said to the log, through `tracing`.
+//!
+//! Targets: `kernel` for the core, `vat` with the field `vat` for what vats say, `capstan_host` for this crate. No line
+//! carries key material: the core never has any, and this crate's secrets have no `Debug`.
+
+use capstan_kernel::effect::LogLevel;
+use capstan_model::id::VatId;
+
+/// A line of the kernel.
+pub(crate) fn kernel(level: LogLevel, text: &str) {
+    match level {
+        LogLevel::Debug => tracing::debug!(target: "kernel", "{text}"),
+        LogLevel::Info => tracing::info!(target: "kernel", "{text}"),
+        LogLevel::Warn => tracing::warn!(target: "kernel", "{text}"),
+        LogLevel::Error => tracing::error!(target: "kernel", "{text}"),
+    }
+}
+
+/// A line of a vat.
+pub(crate) fn vat(vat: VatId, level: &str, text: &str) {
+    match level {
+        "debug" => tracing::debug!(target: "vat", %vat, "{text}"),
+        "warn" => tracing::warn!(target: "vat", %vat, "{text}"),
+        "error" => tracing::error!(target: "vat", %vat, "{text}"),
+        _ => tracing::info!(target: "vat", %vat, "{text}"),
+    }
+}

@@ -1,0 +1,83 @@
+//! What the embedding API returns.
+
+use capstan_kernel::host_op::{Answer, Refusal};
+use capstan_model::capdata::CapData;
+use capstan_model::id::{GrantId, KRef, ObjectId, SubclusterId, VatId};
+use std::sync::Arc;
+
+/// One row of a query: columns in order.
+pub type Record = serde_json::Map<String, serde_json::Value>;
+
+/// A subcluster that runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Launched {
+    /// Its id.
+    pub subcluster: SubclusterId,
+    /// The root of its bootstrap vat.
+    pub root: ObjectId,
+    /// What `bootstrap` fulfilled with; `None` if it was not called.
+    pub bootstrap_result: Option<CapData<KRef>>,
+    /// Its vats: name, id, root.
+    pub vats: Vec<(Arc<str>, VatId, ObjectId)>,
+}
+
+/// What a call came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settled {
+    /// Rejected rather than fulfilled.
+    pub rejected: bool,
+    /// The value or the reason.
+    pub value: CapData<KRef>,
+}
+
+/// What an audit found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FsckReport {
+    /// What is wrong; empty when all is well.
+    pub problems: Vec<String>,
+    /// What was looked at: table and number of rows.
+    pub checked: Vec<(&'static str, u64)>,
+}
+
+/// A copy of a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backup {
+    /// Its length.
+    pub bytes: u64,
+    /// SHA-256 of it, hexadecimal.
+    pub sha256: String,
+}
+
+pub(crate) fn launched(answer: Answer) -> Result<Launched, Refusal> {
+    match answer {
+        Answer::Launched { subcluster, root, bootstrap_result, vats } => {
+            Ok(Launched { subcluster, root, bootstrap_result, vats })
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+pub(crate) fn settled(answer: Answer) -> Result<Settled, Refusal> {
+    match answer {
+        Answer::Settled { rejected, value } => Ok(Settled { rejected, value }),
+        other => Err(unexpected(&other)),
+    }
+}
+
+pub(crate) fn granted(answer: Answer) -> Result<GrantId, Refusal> {
+    match answer {
+        Answer::Url { grant } => Ok(grant),
+        other => Err(unexpected(&other)),
+    }
+}
+
+pub(crate) fn redeemed(answer: Answer) -> Result<ObjectId, Refusal> {
+    match answer {
+        Answer::Redeemed { object } => Ok(object),
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn unexpected(answer: &Answer) -> Refusal {
+    Refusal::Internal(format!("unexpected answer {answer:?}"))
+}

@@ -1,0 +1,59 @@
+//! Executes effects whose batch is durable: the only place from which anything leaves (law L3).
+
+use crate::log;
+use capstan_kernel::effect::Effect;
+use capstan_kernel::host_op::{Answer, Refusal};
+use capstan_kernel::input::RequestId;
+use capstan_model::peer::Incarnation;
+use capstan_net::Node;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::{oneshot, watch};
+
+/// How a request is answered.
+pub(crate) type Waiter = oneshot::Sender<Result<Answer, Refusal>>;
+
+/// Something to be done once its batch is durable.
+#[derive(Debug)]
+pub(crate) enum Held {
+    /// An order of the kernel.
+    Effect(Effect),
+    /// The kernel began a new life.
+    Life(Incarnation),
+}
+
+/// Those who are told.
+pub(crate) struct Outlets {
+    pub(crate) node: Option<Arc<Node>>,
+    pub(crate) waiters: BTreeMap<RequestId, Waiter>,
+    pub(crate) life: watch::Sender<Incarnation>,
+}
+
+impl Outlets {
+    /// Executes one effect. Never blocks; who is gone is not told.
+    pub(crate) fn execute(&mut self, held: Held) {
+        match held {
+            Held::Effect(Effect::Answer { request, answer }) => {
+                if let Some(waiter) = self.waiters.remove(&request) {
+                    let _ = waiter.send(answer);
+                }
+            }
+            Held::Effect(Effect::Link(order)) => {
+                if let Some(node) = &self.node {
+                    node.order(order);
+                }
+            }
+            Held::Effect(Effect::Log { level, text }) => log::kernel(level, &text),
+            Held::Life(life) => {
+                self.life.send_replace(life);
+            }
+        }
+    }
+
+    /// Tells all who still wait that nothing will come.
+    pub(crate) fn refuse_all(&mut self, why: &str) {
+        for waiter in std::mem::take(&mut self.waiters).into_values() {
+            let _ = waiter.send(Err(Refusal::Internal(why.to_owned())));
+        }
+    }
+}

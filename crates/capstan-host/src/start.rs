@@ -1,0 +1,178 @@
+//! Puts a host together: home, store, identity, vats, network, and the thread that owns the kernel.
+
+use crate::batch::Batches;
+use crate::config::HostConfig;
+use crate::driver::{Driver, Post, Reports};
+use crate::error::{HostError, HostFault};
+use crate::home::{self, Opened};
+use crate::host::{Inner, REQUESTS_QUEUED_MAX};
+use crate::identity::{self, Identity};
+use crate::release::Outlets;
+use capstan_js::Workers;
+use capstan_kernel::kernel::{Kernel, KernelConfig};
+use capstan_model::peer::{Hint, Millis};
+use capstan_net::{Node, NodeConfig};
+use capstan_store::home::HomeLock;
+use capstan_store::overlay::Db;
+use capstan_store::writer::Writer;
+use capstan_wire::link::LinkOptions;
+use capstan_wire::seam::LinkEvent;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::{self, Sender};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::{OnceCell, Semaphore, watch};
+
+/// Bound sockets are confirmed at once; a swarm that takes longer is stuck.
+const LISTEN_MAX: Duration = Duration::from_secs(10);
+
+/// Where the loop stands.
+#[derive(Clone, Debug)]
+pub(crate) enum Phase {
+    Running,
+    /// Everything was made durable, and the home is unlocked.
+    Stopped,
+    Failed(HostFault),
+}
+
+/// Runs something that waits for a disk.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, HostError> + Send + 'static,
+) -> Result<T, HostError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| HostError::System(format!("a thread: {error}")))?
+}
+
+pub(crate) async fn start(config: HostConfig) -> Result<Inner, HostError> {
+    let (path, sync, source) = (config.home.clone(), config.sync, config.seed.clone());
+    let opened = blocking(move || home::open(&path, sync, source.as_ref())).await?;
+    let Opened { lock, store, tables, identity } = opened;
+    let (inbox, posts) = mpsc::channel();
+    let (hints, listen) = watch::channel(Vec::new());
+    let node = if config.network { Some(Arc::new(node(&config, &identity, &inbox, hints)?)) } else { None };
+    let (life, lives) = watch::channel(identity.life.clone());
+    let (reported, reports) = mpsc::channel();
+    let reported = Reports { reports: reported, inbox: inbox.clone() };
+    let writer = Writer::spawn(store, move |report| reported.send(report)).map_err(no_thread)?;
+    let sink = inbox.clone();
+    let driver = Driver {
+        kernel: Kernel::new(Db::load(tables), kernel_config(&config, &identity)),
+        workers: Workers::new(config.workers, move |event| drop(sink.send(Post::Vat(event)))),
+        writer,
+        inbox: posts,
+        reports,
+        batches: Batches::new(),
+        outlets: Outlets { node: node.clone(), waiters: BTreeMap::new(), life },
+        life: (identity::life_key(), identity.life.clone()),
+        told: Millis(0),
+    };
+    let phase = spawn_loop(driver, lock, node.clone())?;
+    let inner = Inner {
+        home: config.home,
+        peer: identity.peer,
+        inbox,
+        node,
+        life: lives,
+        listen,
+        phase,
+        next_request: AtomicU64::new(1),
+        queue: Arc::new(Semaphore::new(REQUESTS_QUEUED_MAX)),
+        stopped: OnceCell::new(),
+    };
+    if inner.node.is_some() {
+        confirmed(inner.listen.clone(), config.listen.len()).await?;
+    }
+    tracing::info!(peer = %inner.peer, life = %identity.life, home = %inner.home.display(), "started");
+    Ok(inner)
+}
+
+fn kernel_config(config: &HostConfig, identity: &Identity) -> KernelConfig {
+    KernelConfig {
+        generation: config.generation,
+        ack_delay: config.ack_delay,
+        ack_timeout: config.ack_timeout,
+        ack_retries_max: config.ack_retries_max,
+        max_retry_attempts: config.max_retry_attempts,
+        frame_bytes_max: config.frame_bytes_max,
+        audit_every_transaction: config.audit_every_transaction,
+        ..KernelConfig::new(identity.peer.clone())
+    }
+}
+
+fn node(
+    config: &HostConfig,
+    identity: &Identity,
+    inbox: &Sender<Post>,
+    hints: watch::Sender<Vec<Hint>>,
+) -> Result<Node, HostError> {
+    let links = LinkOptions {
+        retry_base: config.retry_base,
+        retry_cap: config.retry_cap,
+        max_retry_attempts: config.max_retry_attempts,
+        handshake_timeout: config.handshake_timeout,
+    };
+    let node_config = NodeConfig {
+        listen: config.listen.clone(),
+        frame_bytes_max: usize::try_from(config.frame_bytes_max).unwrap_or(usize::MAX),
+        links,
+        ..NodeConfig::new(identity.seed_bytes()?)
+    };
+    let inbox = inbox.clone();
+    let node = Node::spawn(node_config, move |event| {
+        if let LinkEvent::Listening { addresses } = &event {
+            hints.send_replace(addresses.clone());
+        }
+        let _ = inbox.send(Post::Link(event));
+    })?;
+    Ok(node)
+}
+
+/// Waits until every listener has an address; one on all interfaces may have several.
+async fn confirmed(mut listen: watch::Receiver<Vec<Hint>>, listeners: usize) -> Result<(), HostError> {
+    let all = listen.wait_for(|addresses| addresses.len() >= listeners);
+    match tokio::time::timeout(LISTEN_MAX, all).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(HostError::Listen(LISTEN_MAX.as_secs())),
+    }
+}
+
+/// Starts the thread that owns the kernel. It gives the lock up before it says that it has ended.
+fn spawn_loop(
+    driver: Driver,
+    lock: HomeLock,
+    node: Option<Arc<Node>>,
+) -> Result<watch::Receiver<Phase>, HostError> {
+    let (phase, phases) = watch::channel(Phase::Running);
+    let runtime = Handle::current();
+    let run = move || {
+        let outcome = catch_unwind(AssertUnwindSafe(|| driver.run()));
+        drop(lock);
+        let fault = match outcome {
+            Ok(Ok(())) => None,
+            Ok(Err(fault)) => Some(fault),
+            Err(panic) => Some(HostFault::Loop(panic_text(panic.as_ref()))),
+        };
+        if let Some(fault) = &fault {
+            tracing::error!(%fault, "the host has failed");
+            if let Some(node) = node {
+                runtime.spawn(async move { node.stop().await });
+            }
+        }
+        phase.send_replace(fault.map_or(Phase::Stopped, Phase::Failed));
+    };
+    let spawned = std::thread::Builder::new().name("kernel".to_owned()).spawn(run);
+    spawned.map_err(no_thread)?;
+    Ok(phases)
+}
+
+fn no_thread(error: std::io::Error) -> HostError {
+    HostError::System(format!("a thread: {error}"))
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned()
+}
