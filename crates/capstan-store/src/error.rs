@@ -22,7 +22,7 @@ pub enum StoreError {
     },
     /// The database engine failed, e.g. since the disk is full.
     #[cfg(feature = "sqlite")]
-    #[error("cannot {doing} the store: {source}")]
+    #[error("cannot {doing} the store")]
     Engine {
         /// The verb, e.g. "write".
         doing: &'static str,

@@ -27,7 +27,7 @@ pub enum LockError {
     #[error("{} is a shared directory: name one for this kernel alone", .0.display())]
     Shared(PathBuf),
     /// The system refused.
-    #[error("cannot {doing} {}: {source}", path.display())]
+    #[error("cannot {doing} {}", path.display())]
     File {
         /// The verb, e.g. "create".
         doing: &'static str,

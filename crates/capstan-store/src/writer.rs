@@ -7,9 +7,6 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// After this long without a batch the log is emptied.
-const IDLE: Duration = Duration::from_secs(1);
-
 /// What a writer writes to.
 pub trait Backend: Send + 'static {
     /// Writes a batch durably, or nothing of it.
@@ -18,20 +15,22 @@ pub trait Backend: Send + 'static {
     fn checkpoint(&mut self) -> Result<(), StoreError>;
 }
 
-/// How often a write that failed for a transient reason is tried again.
+/// A writer's patience.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retries {
-    /// Attempts after the first.
+pub struct Pace {
+    /// Further attempts at a write that failed for a transient reason.
     pub retries_max: u32,
     /// The pause before the first of them; each further one is twice as long.
     pub pause: Duration,
+    /// After this long without a batch the store is tidied up.
+    pub idle: Duration,
 }
 
-impl Default for Retries {
-    /// Six attempts, 3 seconds of pauses in all: a full disk is not emptied sooner, and meanwhile the kernel
-    /// runs ahead of its store.
+impl Default for Pace {
+    /// Six attempts with 3 seconds of pauses in all: a full disk is not emptied sooner, and meanwhile the
+    /// kernel runs ahead of its store.
     fn default() -> Self {
-        Retries { retries_max: 5, pause: Duration::from_millis(100) }
+        Pace { retries_max: 5, pause: Duration::from_millis(100), idle: Duration::from_secs(1) }
     }
 }
 
@@ -74,18 +73,18 @@ impl Writer {
         store: impl Backend,
         sink: impl FnMut(Result<u64, WriterFault>) + Send + 'static,
     ) -> io::Result<Writer> {
-        Writer::spawn_retrying(store, Retries::default(), sink)
+        Writer::spawn_at(store, Pace::default(), sink)
     }
 
-    /// Starts a thread with a patience of its own.
-    pub fn spawn_retrying(
+    /// Starts a thread with a patience other than the default.
+    pub fn spawn_at(
         store: impl Backend,
-        retries: Retries,
+        pace: Pace,
         sink: impl FnMut(Result<u64, WriterFault>) + Send + 'static,
     ) -> io::Result<Writer> {
         let (submissions, incoming) = mpsc::channel();
         let thread = thread::Builder::new().name("store-writer".into());
-        let thread = thread.spawn(move || run(store, retries, &incoming, sink))?;
+        let thread = thread.spawn(move || run(store, pace, &incoming, sink))?;
         Ok(Writer { submissions: Some(submissions), thread: Some(thread) })
     }
 
@@ -117,7 +116,7 @@ impl Drop for Writer {
 
 fn run(
     mut store: impl Backend,
-    retries: Retries,
+    pace: Pace,
     incoming: &Receiver<Submission>,
     mut sink: impl FnMut(Result<u64, WriterFault>),
 ) -> Result<(), StoreError> {
@@ -126,7 +125,7 @@ fn run(
         let first = if tidy {
             incoming.recv().map_err(|_| RecvTimeoutError::Disconnected)
         } else {
-            incoming.recv_timeout(IDLE)
+            incoming.recv_timeout(pace.idle)
         };
         let first = match first {
             Ok(first) => first,
@@ -140,7 +139,7 @@ fn run(
         };
         let lowest = first.number;
         let merged = merge_waiting(first, incoming);
-        match write(&mut store, retries, &merged.changes) {
+        match write(&mut store, pace, &merged.changes) {
             Ok(()) => sink(Ok(merged.number)),
             Err(source) => {
                 sink(Err(WriterFault { batch: lowest, source }));
@@ -167,12 +166,12 @@ fn merge_waiting(first: Submission, incoming: &Receiver<Submission>) -> Submissi
     }
 }
 
-fn write(store: &mut impl Backend, retries: Retries, changes: &ChangeSet) -> Result<(), StoreError> {
+fn write(store: &mut impl Backend, pace: Pace, changes: &ChangeSet) -> Result<(), StoreError> {
     if changes.is_empty() {
         return Ok(());
     }
-    let mut pause = retries.pause;
-    for _ in 0..retries.retries_max {
+    let mut pause = pace.pause;
+    for _ in 0..pace.retries_max {
         match store.apply(changes) {
             Err(error) if error.is_transient() => thread::sleep(pause),
             done => return done,

@@ -1,9 +1,14 @@
 //! The store and its backends.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod child;
+mod crash;
+mod home;
+mod overlay;
 mod query;
 mod rows;
 mod sqlite;
+mod writer;
 
 #[test]
 fn every_file_of_tests_is_compiled() {

@@ -84,8 +84,12 @@ fn make_private(path: &Path) -> Result<(), StoreError> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(file("create", dir))?;
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        // The name must survive a power cut as well as what is written under it.
-        Ok(_) => File::open(dir).and_then(|dir| dir.sync_all()).map_err(file("sync", dir)),
+        // The names must survive a power cut as well as what is written under them.
+        Ok(_) => dir
+            .ancestors()
+            .take(2)
+            .filter(|dir| !dir.as_os_str().is_empty())
+            .try_for_each(|dir| File::open(dir).and_then(|dir| dir.sync_all()).map_err(file("sync", dir))),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             let metadata = path.metadata().map_err(file("look at", path))?;
             if metadata.is_file() && metadata.permissions().mode() & 0o077 != 0 {

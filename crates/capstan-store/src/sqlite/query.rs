@@ -74,8 +74,8 @@ pub enum QueryError {
         time_max: Duration,
     },
     /// SQLite refused it, e.g. for its syntax.
-    #[error("{0}")]
-    Refused(#[source] rusqlite::Error),
+    #[error(transparent)]
+    Refused(rusqlite::Error),
 }
 
 /// Answers one SQL query on a connection that cannot write.
