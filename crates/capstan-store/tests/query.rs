@@ -2,8 +2,7 @@
 
 use capstan_model::id::ObjectId;
 use capstan_store::overlay::Db;
-use capstan_store::schema::Objects;
-use capstan_store::schema::{ObjectRow, Owner};
+use capstan_store::schema::{Meta, ObjectRow, Objects, Owner};
 use capstan_store::sqlite::query::{QueryError, QueryLimits, read_only_query};
 use capstan_store::sqlite::{SqliteStore, Sync};
 use serde_json::{Map, Value, json};
@@ -14,7 +13,7 @@ use tempfile::TempDir;
 /// A store with three objects, in use.
 struct Fixture {
     dir: TempDir,
-    _store: SqliteStore,
+    store: SqliteStore,
 }
 
 impl Fixture {
@@ -32,7 +31,7 @@ impl Fixture {
         }
         tx.commit();
         store.apply(&db.take_changes()).unwrap();
-        Fixture { dir, _store: store }
+        Fixture { dir, store }
     }
 
     fn path(&self) -> PathBuf {
@@ -153,6 +152,39 @@ fn an_answer_has_limits() {
         let refusal = store.ask_within(sql, limits);
         assert!(matches!(refusal, Err(QueryError::TooLarge { bytes_max: 1000 })), "{sql}: {refusal:?}");
     }
+}
+
+#[test]
+fn key_material_is_not_shown() {
+    let mut store = Fixture::new();
+    let mut db = Db::default();
+    let mut tx = db.begin();
+    for key in ["incarnation", "keySeed", "ocapURLKey", "mnemonic"] {
+        tx.put::<Meta>(key.into(), "text".into());
+    }
+    tx.commit();
+    store.store.apply(&db.take_changes()).unwrap();
+    let shown = store.ask("SELECT value, count(*) AS n FROM meta GROUP BY value ORDER BY n").unwrap();
+    assert_eq!(json!(shown), json!([{"value": "text", "n": 1}, {"value": null, "n": 3}]));
+    for sql in [
+        "SELECT value FROM main.meta",
+        "SELECT count(*) FROM \"main\" . [meta]",
+        "; SELECT m.key FROM main.meta AS m WHERE m.value LIKE '%'",
+        "WITH meta AS (SELECT * FROM main.meta) SELECT * FROM meta",
+        "SELECT * FROM (SELECT value FROM main.meta) AS meta",
+        "SELECT a.key FROM meta AS a JOIN main.meta AS b USING (value)",
+        "SELECT 1 FROM (SELECT 'text' AS value) AS a NATURAL JOIN main.meta AS b",
+        "SELECT key FROM meta WHERE EXISTS (SELECT 1 FROM main.meta AS b WHERE b.key = meta.key AND b.value > '')",
+        "SELECT (SELECT max(value) FROM main.meta)",
+    ] {
+        let refusal = store.ask(sql);
+        assert!(matches!(refusal, Err(QueryError::KeyMaterial)), "{sql}: {refusal:?}");
+    }
+    let tight = QueryLimits { bytes_max: 200, ..QueryLimits::default() };
+    let padded = format!("SELECT value FROM main.meta -- {}", "x".repeat(1000));
+    assert!(store.ask_within(&padded, tight).is_err());
+    assert!(!store.ask("EXPLAIN SELECT value FROM main.meta").unwrap().is_empty());
+    assert!(store.ask("SELECT data FROM sqlite_dbpage").is_err(), "pages would show all");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// What the backend was told to do.
 #[derive(Debug, PartialEq)]
 enum Act {
-    Applied(ChangeSet),
+    Applied(Box<ChangeSet>),
     Refused,
     Tidied,
 }
@@ -23,7 +23,7 @@ struct Scripted {
 impl Backend for Scripted {
     fn apply(&mut self, changes: &ChangeSet) -> Result<(), StoreError> {
         let answer = self.answers.recv().unwrap();
-        let act = if answer.is_ok() { Act::Applied(changes.clone()) } else { Act::Refused };
+        let act = if answer.is_ok() { Act::Applied(Box::new(changes.clone())) } else { Act::Refused };
         self.acts.send(act).unwrap();
         answer
     }
@@ -77,6 +77,10 @@ fn delete(key: &str) -> ChangeSet {
     ChangeSet { counters: [(key.into(), None)].into(), ..ChangeSet::default() }
 }
 
+fn applied(changes: ChangeSet) -> Act {
+    Act::Applied(Box::new(changes))
+}
+
 #[test]
 fn batches_that_wait_are_written_as_one_and_the_later_row_stands() {
     let world = Fixture::never_idle();
@@ -85,7 +89,7 @@ fn batches_that_wait_are_written_as_one_and_the_later_row_stands() {
     world.answers.send(Ok(())).unwrap();
     assert_eq!(world.news.recv().unwrap().unwrap(), 1);
     let first = world.acts.recv().unwrap();
-    assert_eq!(first, Act::Applied(put("a", 1)));
+    assert_eq!(first, applied(put("a", 1)));
 
     world.submit([(2, put("b", 1)), (3, put("a", 2)), (4, delete("b")), (5, put("c", 1))]);
     // Two writes at most: what is being written, and all the rest.
@@ -96,7 +100,7 @@ fn batches_that_wait_are_written_as_one_and_the_later_row_stands() {
     let mut all = ChangeSet::default();
     for act in acts {
         match act {
-            Act::Applied(changes) => all.merge(changes),
+            Act::Applied(changes) => all.merge(*changes),
             other => assert_eq!(other, Act::Tidied),
         }
     }
@@ -110,7 +114,7 @@ fn stopping_flushes_and_tidies_up() {
     world.answers.send(Ok(())).unwrap();
     let (news, acts) = world.stop();
     assert_eq!(news, [Ok(1)]);
-    assert_eq!(acts, [Act::Applied(put("a", 1)), Act::Tidied]);
+    assert_eq!(acts, [applied(put("a", 1)), Act::Tidied]);
 }
 
 #[test]
@@ -131,7 +135,7 @@ fn a_busy_store_is_tried_again() {
     }
     let (news, acts) = world.stop();
     assert_eq!(news, [Ok(1)]);
-    assert_eq!(acts, [Act::Refused, Act::Refused, Act::Refused, Act::Applied(put("a", 1)), Act::Tidied]);
+    assert_eq!(acts, [Act::Refused, Act::Refused, Act::Refused, applied(put("a", 1)), Act::Tidied]);
 }
 
 #[test]
@@ -166,7 +170,7 @@ fn an_idle_store_is_tidied_up_once() {
     assert_eq!(world.acts.recv().unwrap(), Act::Tidied);
     world.submit([(1, put("a", 1))]);
     world.answers.send(Ok(())).unwrap();
-    assert_eq!(world.acts.recv().unwrap(), Act::Applied(put("a", 1)));
+    assert_eq!(world.acts.recv().unwrap(), applied(put("a", 1)));
     assert_eq!(world.acts.recv().unwrap(), Act::Tidied);
     let (_, acts) = world.stop();
     assert_eq!(acts, [Act::Tidied], "only that of the end");

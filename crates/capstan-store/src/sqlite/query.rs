@@ -20,6 +20,9 @@ const SQL_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a pattern of `LIKE` or `GLOB`, whose cost is exponential in it and which cannot be interrupted.
 const PATTERN_BYTES_MAX: i32 = 100;
 
+/// Texts of the meta table that are key material. Queries come from a network port too, so they show NULL.
+const SECRETS: &str = "'keySeed', 'mnemonic', 'ocapURLKey'";
+
 /// What one query may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueryLimits {
@@ -46,6 +49,9 @@ pub enum QueryError {
     /// It would do something other than read.
     #[error("only SELECT and EXPLAIN are allowed")]
     NotReadOnly,
+    /// It reads the meta table past the copy that hides key material.
+    #[error("main.meta holds key material: ask meta")]
+    KeyMaterial,
     /// No statement, or more than one.
     #[error("expected one statement")]
     NotOneStatement,
@@ -81,7 +87,8 @@ pub enum QueryError {
 /// Answers one SQL query on a connection that cannot write.
 ///
 /// Each row is a record of its columns in order; a second column of the same name is called `name:1`. Numbers
-/// and text stay what they are, a blob becomes hexadecimal text. Blocks for up to the time limit.
+/// and text stay what they are, a blob becomes hexadecimal text. Key material shows as null. Blocks for up to
+/// the time limit.
 pub fn read_only_query(
     path: &Path,
     sql: &str,
@@ -96,7 +103,14 @@ pub fn read_only_query(
     answer(&connection, sql, limits)
 }
 
+/// Sets the limits, and puts a copy of the meta table without the secrets before the true one.
 fn confine(connection: &mut Connection, limits: QueryLimits, until: Option<Instant>) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "query_only", false)?;
+    connection.execute_batch(&format!(
+        "CREATE TEMP TABLE meta AS
+         SELECT key, iif(key IN ({SECRETS}), NULL, value) AS value FROM main.meta;
+         PRAGMA query_only = 1;"
+    ))?;
     connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, i32::try_from(limits.bytes_max).unwrap_or(i32::MAX))?;
     connection.set_limit(Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, PATTERN_BYTES_MAX)?;
     let late = move || until.is_some_and(|until| Instant::now() >= until);
@@ -142,6 +156,13 @@ fn answer(
     if !statement.readonly() {
         return Err(QueryError::NotReadOnly);
     }
+    if statement.is_explain() == 0 {
+        let text = statement.expanded_sql();
+        let text = text.ok_or(QueryError::TooLarge { bytes_max: limits.bytes_max })?;
+        if reads_true_meta(connection, &text).map_err(named)? {
+            return Err(QueryError::KeyMaterial);
+        }
+    }
     let names = distinct(statement.column_names());
     let mut rows = statement.raw_query();
     let mut records = Vec::new();
@@ -162,6 +183,23 @@ fn answer(
         records.push(record);
     }
     Ok(records)
+}
+
+/// Whether a statement opens the meta table itself. SQLite's authorizer cannot say: it is not asked about the
+/// columns of `USING` and `NATURAL`. The compiled statement can: a table is opened by the number of its root page.
+fn reads_true_meta(connection: &Connection, text: &str) -> rusqlite::Result<bool> {
+    let root = "SELECT rootpage FROM main.sqlite_schema WHERE name = 'meta'";
+    let root: i64 = connection.query_row(root, [], |row| row.get(0))?;
+    let mut program = connection.prepare(&format!("EXPLAIN {text}"))?;
+    let mut steps = program.raw_query();
+    while let Some(step) = steps.next()? {
+        let (opcode, page, database): (String, i64, i64) = (step.get(1)?, step.get(3)?, step.get(4)?);
+        let opens = opcode.starts_with("Open") || opcode.starts_with("Reopen");
+        if opens && page == root && database == 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn distinct<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> Vec<String> {
