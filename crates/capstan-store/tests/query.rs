@@ -58,6 +58,7 @@ fn a_query_answers_with_records_in_column_order() {
         r#"[{"kref":"ko1","reachable":1,"reachable:1":1,"owner":"kernel"},{"kref":"ko3","reachable":3,"reachable:1":3,"owner":"kernel"}]"#
     );
     assert_eq!(store.ask("SELECT * FROM vat").unwrap(), []);
+    assert_eq!(store.ask(" ; SELECT * FROM vat ; ").unwrap(), []);
     let kinds = store.ask("SELECT x'00ff' AS a, NULL AS b, 1.5 AS c, -1 AS d -- the end").unwrap();
     assert_eq!(json!(kinds), json!([{"a": "00ff", "b": null, "c": 1.5, "d": -1}]));
     assert!(!store.ask("EXPLAIN QUERY PLAN SELECT * FROM objects").unwrap().is_empty());

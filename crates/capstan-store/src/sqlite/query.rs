@@ -190,6 +190,8 @@ fn answer(
 fn reads_true_meta(connection: &Connection, text: &str) -> rusqlite::Result<bool> {
     let root = "SELECT rootpage FROM main.sqlite_schema WHERE name = 'meta'";
     let root: i64 = connection.query_row(root, [], |row| row.get(0))?;
+    // SQLite takes empty statements before one for a part of it; after EXPLAIN they are none.
+    let text = text.trim_start_matches(|c: char| c == ';' || c.is_ascii_whitespace());
     let mut program = connection.prepare(&format!("EXPLAIN {text}"))?;
     let mut steps = program.raw_query();
     while let Some(step) = steps.next()? {
