@@ -1,1 +1,7 @@
-fn main() {}
+//! `capstan`, the command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    capstan::cli::main()
+}

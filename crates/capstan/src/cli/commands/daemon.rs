@@ -1,0 +1,201 @@
+//! `daemon start|stop|status|purge`.
+
+use super::super::args::Seconds;
+use super::super::ctx::{Ctx, LOG_FILTER};
+use super::super::printer::Printer;
+use super::super::text::Fields;
+use super::logs::LogsArgs;
+use crate::daemon::ready::Announcement;
+use crate::daemon::{self, DaemonOptions, control};
+use crate::error::{CliError, Code};
+use capstan_kernel::kernel::Generation;
+use clap::{Args, Subcommand, ValueEnum};
+use serde::Serialize;
+use serde_json::{Value as Json, json};
+use std::fmt;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// `daemon …`
+#[derive(Debug, Subcommand)]
+pub enum DaemonCommand {
+    /// Start the daemon, or confirm that one runs
+    ///
+    /// Returns when it accepts commands and its listeners are bound.
+    #[command(after_help = "Examples:
+  capstan daemon start
+  capstan daemon start --listen /ip4/127.0.0.1/tcp/0
+  capstan --home /tmp/two daemon start --handshake classic")]
+    Start(StartArgs),
+    /// Stop the daemon cleanly; its state is kept
+    Stop,
+    /// Show the running daemon; exits with 3 when none runs
+    Status,
+    /// Stop the daemon and delete its state, identity included
+    Purge(PurgeArgs),
+    /// Show the log
+    Logs(LogsArgs),
+}
+
+/// `daemon start`
+#[derive(Debug, Args)]
+pub struct StartArgs {
+    /// Stay in the foreground instead of detaching
+    #[arg(long)]
+    pub foreground: bool,
+    /// Address to listen on; repeatable [default: a free TCP port of the loopback]
+    #[arg(long, value_name = "MULTIADDR")]
+    listen: Vec<String>,
+    /// Handshake to speak with other kernels
+    #[arg(long, value_enum, default_value_t = Handshake::Session)]
+    handshake: Handshake,
+    /// Run without any network
+    #[arg(long, conflicts_with = "listen")]
+    no_network: bool,
+    /// What to log, e.g. info or capstan_net=debug
+    #[arg(long, env = "CAPSTAN_LOG", hide_env_values = true, default_value = LOG_FILTER, value_name = "FILTER")]
+    log: String,
+    /// Tell readiness on standard input, which is the starter's socket.
+    #[arg(long, hide = true, requires = "foreground")]
+    announce: bool,
+}
+
+/// Which handshake to speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Handshake {
+    /// One handshake computes the session; nothing is refused needlessly
+    Session,
+    /// The reference's two frames: refuse, close, dial again
+    Classic,
+}
+
+impl From<Handshake> for Generation {
+    fn from(handshake: Handshake) -> Generation {
+        match handshake {
+            Handshake::Session => Generation::Session,
+            Handshake::Classic => Generation::Classic,
+        }
+    }
+}
+
+/// `daemon purge`
+#[derive(Debug, Args)]
+pub struct PurgeArgs {
+    /// Do it; nothing can bring the state back
+    #[arg(long)]
+    force: bool,
+    /// Keep the keys, so that the peer id stays; the incarnation is new all the same
+    #[arg(long)]
+    keep_identity: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Stopped {
+    stopped: bool,
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Daemon stopped.")
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Purged {
+    purged: bool,
+}
+
+impl fmt::Display for Purged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("All daemon state deleted.")
+    }
+}
+
+pub(crate) async fn run(
+    ctx: &mut Ctx,
+    printer: &mut Printer,
+    command: DaemonCommand,
+) -> Result<ExitCode, CliError> {
+    match command {
+        DaemonCommand::Start(args) => start(ctx, printer, args).await,
+        DaemonCommand::Stop => match control::stop(&ctx.home).await? {
+            true => printer.result(&Stopped { stopped: true }),
+            false => Err(ctx.no_daemon()),
+        },
+        DaemonCommand::Status => {
+            let status = running_status(ctx).await?;
+            printer.result(&Fields(status))
+        }
+        DaemonCommand::Purge(args) if !args.force => Err(CliError::new(
+            Code::Usage,
+            format!("this deletes everything under {}", ctx.home.dir().display()),
+        )
+        .hint("to do it: capstan daemon purge --force")),
+        DaemonCommand::Purge(args) => {
+            control::purge(&ctx.home, args.keep_identity).await?;
+            printer.result(&Purged { purged: true })
+        }
+        DaemonCommand::Logs(args) => super::logs::run(ctx, printer, args).await,
+    }
+}
+
+/// The status of the daemon that runs; none is started. One that holds the home but is still starting or hangs is
+/// waited for.
+async fn running_status(ctx: &mut Ctx) -> Result<Json, CliError> {
+    const LOOK_AGAIN: Duration = Duration::from_millis(50);
+    let Seconds(_) = ctx.timeout;
+    loop {
+        if let Some(mut client) = crate::rpc::client::Client::connect(&ctx.home).await? {
+            return client.call("daemonStatus", json!([])).await;
+        }
+        let held = ctx.home.holder().map_err(|error| CliError::io(ctx.home.dir().display(), error))?;
+        if held.is_none() {
+            return Err(ctx.no_daemon());
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+async fn start(ctx: &mut Ctx, printer: &mut Printer, args: StartArgs) -> Result<ExitCode, CliError> {
+    if let Some(address) = args.listen.iter().find(|address| !address.starts_with('/')) {
+        let message = format!("--listen {address}: not a multiaddr such as /ip4/127.0.0.1/tcp/0");
+        return Err(CliError::new(Code::Usage, message));
+    }
+    let options = DaemonOptions {
+        home: ctx.home.clone(),
+        listen: args.listen,
+        generation: args.handshake.into(),
+        network: !args.no_network,
+        log_filter: args.log,
+    };
+    if !args.foreground {
+        let mut client = ctx.start(&options).await?;
+        let status = client.call("daemonStatus", json!([])).await?;
+        return printer.result(&Fields(without_uptime(status)));
+    }
+    if !args.announce {
+        daemon::run(options, |status| {
+            let _ = printer.result(&Fields(without_uptime(status.clone())));
+        })
+        .await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut announcement = Some(Announcement::take().map_err(|error| CliError::io("standard input", error))?);
+    let outcome = daemon::run(options, |status| {
+        if let Some(announcement) = announcement.take() {
+            announcement.ready(status);
+        }
+    })
+    .await;
+    if let (Err(error), Some(announcement)) = (&outcome, announcement) {
+        announcement.failed(error);
+    }
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+fn without_uptime(mut status: Json) -> Json {
+    if let Some(status) = status.as_object_mut() {
+        status.shift_remove("uptimeSeconds");
+    }
+    status
+}

@@ -1,0 +1,321 @@
+//! Cluster configurations: from a file to what the kernel launches (05 §3).
+//!
+//! The command line checks a configuration and makes its paths absolute; the daemon loads the code. Both use this
+//! module, so that what the one accepts the other understands.
+
+use crate::error::{CliError, Code};
+use capstan_host::code_hash;
+use capstan_kernel::host_op::{LaunchConfig, VatConfig};
+use capstan_model::vat::{CodeFormat, VatCode, VatLimits};
+use serde::Deserialize;
+use serde_json::{Map, Value as Json, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The longest program or configuration file, bytes.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+/// More vats than anyone means to launch at once.
+const VATS_MAX: usize = 1000;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct ClusterSpec {
+    bootstrap: String,
+    vats: Map<String, Json>,
+    #[serde(default)]
+    services: Vec<String>,
+    #[serde(default)]
+    io: Map<String, Json>,
+    #[serde(default)]
+    bundles: Map<String, Json>,
+    #[serde(default)]
+    force_reset: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct VatSpec {
+    bundle_spec: Option<String>,
+    source_spec: Option<String>,
+    bundle_name: Option<String>,
+    parameters: Option<Json>,
+    #[serde(default, rename = "creationOptions")]
+    _creation_options: Map<String, Json>,
+    #[serde(default)]
+    platform_config: Map<String, Json>,
+    #[serde(default)]
+    globals: Vec<String>,
+    network: Option<Json>,
+}
+
+/// A configuration whose shape is sound; code is not loaded yet.
+#[derive(Debug)]
+pub struct Cluster {
+    bootstrap: Arc<str>,
+    vats: Vec<Member>,
+    services: Vec<Arc<str>>,
+    /// Whether a subcluster launched from an equal configuration is to be terminated first.
+    pub force_reset: bool,
+    text: String,
+}
+
+#[derive(Debug)]
+struct Member {
+    name: Arc<str>,
+    format: CodeFormat,
+    path: PathBuf,
+    parameters: Option<Arc<str>>,
+}
+
+fn refuse(why: impl std::fmt::Display) -> CliError {
+    CliError::new(Code::BadConfig, format!("invalid cluster config: {why}"))
+}
+
+/// Returns the configuration that launches one vat from one file; the vat is called like the file.
+pub fn of_single_source(path: &Path) -> Json {
+    let name = path.file_stem().map_or_else(|| "main".to_owned(), |stem| stem.to_string_lossy().into_owned());
+    let bundle = path.extension().is_some_and(|extension| extension == "bundle");
+    let key = if bundle { "bundleSpec" } else { "sourceSpec" };
+    json!({"bootstrap": name, "vats": {name.as_str(): {key: path.to_string_lossy()}}})
+}
+
+/// Makes the code paths of a configuration absolute: they are relative to `base`.
+pub fn make_absolute(config: &mut Json, base: &Path) {
+    for table in ["vats", "bundles"] {
+        let specs = config.get_mut(table).and_then(Json::as_object_mut);
+        for spec in specs.into_iter().flat_map(|specs| specs.values_mut()) {
+            for key in ["sourceSpec", "bundleSpec"] {
+                let Some(Json::String(text)) = spec.get_mut(key) else { continue };
+                if !has_scheme(text) {
+                    *text = base.join(&*text).to_string_lossy().into_owned();
+                }
+            }
+        }
+    }
+}
+
+/// Whether a text is a URL rather than a path.
+fn has_scheme(text: &str) -> bool {
+    let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme);
+    scheme.len() > 1 && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
+}
+
+impl Cluster {
+    /// Checks the shape of a configuration. Unknown fields, and nulls for absent ones, are refused.
+    pub fn parse(config: &Json) -> Result<Cluster, CliError> {
+        refuse_nulls(config)?;
+        let spec = ClusterSpec::deserialize(config).map_err(refuse)?;
+        if !spec.vats.contains_key(&spec.bootstrap) {
+            let message = format!("invalid bootstrap vat name {:?}", spec.bootstrap);
+            return Err(CliError::new(Code::BadConfig, message));
+        }
+        if spec.vats.len() > VATS_MAX {
+            return Err(refuse(format_args!("more than {VATS_MAX} vats")));
+        }
+        if !spec.io.is_empty() {
+            let message =
+                "Cluster config declares IO channels but no IO channel factory was provided to the kernel";
+            return Err(CliError::new(Code::LaunchFailed, message));
+        }
+        let members = spec.vats.iter().map(|(name, vat)| member(name, vat, &spec.bundles));
+        Ok(Cluster {
+            vats: members.collect::<Result<_, _>>()?,
+            bootstrap: spec.bootstrap.into(),
+            services: spec.services.into_iter().map(Arc::from).collect(),
+            force_reset: spec.force_reset,
+            text: config.to_string(),
+        })
+    }
+
+    /// The names that tell whether two configurations are equal: the bootstrap vat, and all vats.
+    pub fn names(&self) -> (&str, Vec<&str>) {
+        (&self.bootstrap, self.vats.iter().map(|vat| &*vat.name).collect())
+    }
+
+    /// Reads every program. Blocks.
+    pub fn load(self, bootstrap_optional: bool) -> Result<LaunchConfig, CliError> {
+        let vats = self.vats.into_iter().map(|member| {
+            let text = read_text(&member.path)?;
+            let name = member.path.file_name().map(|name| name.to_string_lossy().into_owned());
+            Ok(VatConfig {
+                name: member.name,
+                code_hash: code_hash(&text),
+                code: VatCode {
+                    format: member.format,
+                    name: name.unwrap_or_default().into(),
+                    text: text.into(),
+                },
+                parameters: member.parameters,
+                limits: VatLimits::default(),
+            })
+        });
+        Ok(LaunchConfig {
+            vats: vats.collect::<Result<_, CliError>>()?,
+            bootstrap: self.bootstrap,
+            bootstrap_optional,
+            services: self.services,
+            text: self.text.into(),
+        })
+    }
+
+    /// Checks that every program can be read as text. Blocks.
+    pub fn check_files(&self) -> Result<(), CliError> {
+        self.vats.iter().try_for_each(|member| read_text(&member.path).map(drop))
+    }
+}
+
+fn refuse_nulls(config: &Json) -> Result<(), CliError> {
+    let object = config.as_object().ok_or_else(|| refuse("not an object"))?;
+    let vats = object.get("vats").and_then(Json::as_object);
+    let specs = vats.into_iter().flat_map(|vats| vats.values()).filter_map(Json::as_object);
+    for (key, value) in specs.chain([object]).flatten() {
+        if value.is_null() && key != "parameters" {
+            return Err(refuse(format_args!("{key} is null; leave it out instead")));
+        }
+    }
+    Ok(())
+}
+
+fn member(name: &str, vat: &Json, bundles: &Map<String, Json>) -> Result<Member, CliError> {
+    let refuse = |why: &str| refuse(format_args!("vat {name:?}: {why}"));
+    let parse = |json: &Json| VatSpec::deserialize(json).map_err(|error| refuse(&error.to_string()));
+    let spec = parse(vat)?;
+    if !spec.platform_config.is_empty() || !spec.globals.is_empty() || spec.network.is_some() {
+        return Err(refuse("globals, network and platformConfig are not available yet"));
+    }
+    let (source, bundle) = match (spec.source_spec, spec.bundle_spec, spec.bundle_name) {
+        (Some(source), None, None) => (Some(source), None),
+        (None, Some(bundle), None) => (None, Some(bundle)),
+        (None, None, Some(key)) => {
+            let named = bundles.get(&key).ok_or_else(|| refuse(&format!("no bundle is called {key:?}")))?;
+            let named = parse(named)?;
+            (named.source_spec, named.bundle_spec)
+        }
+        _ => return Err(refuse("needs exactly one of sourceSpec, bundleSpec and bundleName")),
+    };
+    let (format, text) = match (source, bundle) {
+        (Some(source), None) => (CodeFormat::Module, source),
+        (None, Some(bundle)) => (CodeFormat::Bundle, bundle),
+        _ => return Err(refuse("its bundle needs exactly one of sourceSpec and bundleSpec")),
+    };
+    let path = path_of(&text).ok_or_else(|| refuse(&format!("{text:?} is neither a path nor a file URL")))?;
+    if format == CodeFormat::Module && path.extension().is_some_and(|extension| extension == "ts") {
+        let message = format!("{}: TypeScript sources are not supported yet", path.display());
+        return Err(CliError::new(Code::LaunchFailed, message).hint("compile it to JavaScript first"));
+    }
+    let parameters = spec.parameters.map(|parameters| parameters.to_string().into());
+    Ok(Member { name: name.into(), format, path, parameters })
+}
+
+/// The path that a path or a `file:` URL names.
+fn path_of(text: &str) -> Option<PathBuf> {
+    if !has_scheme(text) {
+        return Some(text.into());
+    }
+    let rest = text.strip_prefix("file://")?;
+    let rest = rest.strip_prefix("localhost").unwrap_or(rest);
+    if !rest.starts_with('/') {
+        return None;
+    }
+    let mut bytes = Vec::with_capacity(rest.len());
+    let mut left = rest.as_bytes();
+    while let Some((first, after)) = left.split_first() {
+        let (byte, after) = match (first, after) {
+            (b'%', [high, low, after @ ..]) => {
+                let digits = [*high, *low];
+                (u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?, after)
+            }
+            (b'%', _) => return None,
+            (byte, after) => (*byte, after),
+        };
+        bytes.push(byte);
+        left = after;
+    }
+    String::from_utf8(bytes).ok().map(PathBuf::from)
+}
+
+/// Reads a regular file of UTF-8 text.
+pub fn read_text(path: &Path) -> Result<String, CliError> {
+    let failed = |error: std::io::Error| CliError::io(path.display(), error);
+    let metadata = fs::metadata(path).map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(CliError::io(path.display(), "not a regular file"));
+    }
+    if metadata.len() > FILE_BYTES_MAX {
+        return Err(CliError::io(path.display(), format_args!("longer than {FILE_BYTES_MAX} bytes")));
+    }
+    fs::read_to_string(path).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(config: Json) -> (Code, String) {
+        match Cluster::parse(&config) {
+            Ok(cluster) => panic!("accepted: {cluster:?}"),
+            Err(error) => (error.code, error.message),
+        }
+    }
+
+    #[test]
+    fn unsound_configurations_are_refused_with_the_reason() {
+        let vats = json!({"a": {"sourceSpec": "a.js"}});
+        for (config, code, why) in [
+            (json!([]), Code::BadConfig, "not an object"),
+            (json!({"vats": vats}), Code::BadConfig, "bootstrap"),
+            (json!({"bootstrap": "b", "vats": vats}), Code::BadConfig, "invalid bootstrap vat name \"b\""),
+            (json!({"bootstrap": "a", "vats": vats, "extra": 1}), Code::BadConfig, "extra"),
+            (json!({"bootstrap": "a", "vats": vats, "services": null}), Code::BadConfig, "services is null"),
+            (
+                json!({"bootstrap": "a", "vats": {"a": {"sourceSpec": "a.js", "x": 1}}}),
+                Code::BadConfig,
+                "`x`",
+            ),
+            (json!({"bootstrap": "a", "vats": {"a": {}}}), Code::BadConfig, "exactly one of"),
+            (
+                json!({"bootstrap": "a", "vats": {"a": {"sourceSpec": "a.js", "bundleSpec": "b"}}}),
+                Code::BadConfig,
+                "exactly one of",
+            ),
+            (
+                json!({"bootstrap": "a", "vats": {"a": {"bundleName": "b"}}}),
+                Code::BadConfig,
+                "no bundle is called \"b\"",
+            ),
+            (
+                json!({"bootstrap": "a", "vats": {"a": {"bundleSpec": "https://x/y"}}}),
+                Code::BadConfig,
+                "neither a path nor a file URL",
+            ),
+            (
+                json!({"bootstrap": "a", "vats": {"a": {"sourceSpec": "a.ts"}}}),
+                Code::LaunchFailed,
+                "TypeScript",
+            ),
+            (json!({"bootstrap": "a", "vats": vats, "io": {"c": {}}}), Code::LaunchFailed, "IO channel"),
+        ] {
+            let (got, message) = refused(config.clone());
+            assert!(got == code && message.contains(why), "{config}: {got} {message}");
+        }
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_configuration_and_urls_stay() {
+        let mut config = json!({"bootstrap": "a", "vats": {
+            "a": {"sourceSpec": "a.js"}, "b": {"bundleSpec": "file:///x%20y/b.bundle"}, "c": {"bundleName": "n"}},
+            "bundles": {"n": {"bundleSpec": "/abs/n.bundle"}}});
+        make_absolute(&mut config, Path::new("/base"));
+        let cluster = Cluster::parse(&config).map(|cluster| cluster.vats).unwrap_or_default();
+        let paths: Vec<_> = cluster.iter().map(|vat| (vat.format, vat.path.to_str().unwrap_or(""))).collect();
+        assert_eq!(
+            paths,
+            [
+                (CodeFormat::Module, "/base/a.js"),
+                (CodeFormat::Bundle, "/x y/b.bundle"),
+                (CodeFormat::Bundle, "/abs/n.bundle"),
+            ]
+        );
+    }
+}

@@ -1,0 +1,197 @@
+//! The daemon process: one kernel, its control socket, its log.
+
+use crate::error::{CliError, Code};
+use crate::home::Home;
+use crate::rpc::server;
+use capstan_host::{Host, HostConfig, HostError};
+use capstan_kernel::kernel::Generation;
+use serde_json::{Value as Json, json};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+pub mod control;
+mod log;
+pub mod ready;
+pub mod spawn;
+
+/// How long the kernel is given to stop in order.
+const STOP_LIMIT: Duration = Duration::from_secs(8);
+
+/// What a daemon is told at its start.
+#[derive(Clone, Debug)]
+pub struct DaemonOptions {
+    /// Where everything is kept.
+    pub home: Home,
+    /// Multiaddrs to listen on; none: the default listener.
+    pub listen: Vec<String>,
+    /// Which handshake to speak.
+    pub generation: Generation,
+    /// Whether there is a network at all.
+    pub network: bool,
+    /// What to log, as a filter such as `info` or `capstan_net=debug`.
+    pub log_filter: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Running,
+    Stopping,
+    Stopped,
+}
+
+/// A running daemon, as its connections see it.
+pub(crate) struct Daemon {
+    host: Host,
+    home: Home,
+    started: Instant,
+    phase: watch::Sender<Phase>,
+}
+
+impl Daemon {
+    /// The kernel.
+    pub(crate) fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// What `daemon status` prints.
+    pub(crate) fn status(&self) -> Json {
+        json!({
+            "pid": std::process::id(), "peerId": self.host.peer(), "listen": self.host.listen(),
+            "incarnation": self.host.incarnation(), "home": self.home.dir().to_string_lossy(),
+            "uptimeSeconds": self.started.elapsed().as_secs(),
+        })
+    }
+
+    /// Begins to stop, once; everyone who asks shares the one shutdown.
+    pub(crate) fn begin_stop(&self) {
+        self.phase.send_if_modified(|phase| {
+            let first = *phase == Phase::Running;
+            if first {
+                *phase = Phase::Stopping;
+            }
+            first
+        });
+    }
+
+    /// Waits until stopping has begun: nothing new is accepted.
+    pub(crate) async fn stopping(&self) {
+        let _ = self.phase.subscribe().wait_for(|phase| *phase >= Phase::Stopping).await;
+    }
+
+    /// Waits until the kernel has stopped: whoever still waits for an answer gets what there is.
+    pub(crate) async fn stopped(&self) {
+        let _ = self.phase.subscribe().wait_for(|phase| *phase >= Phase::Stopped).await;
+    }
+
+    /// How long stopping the kernel takes at most.
+    pub(crate) fn stop_limit(&self) -> Duration {
+        STOP_LIMIT
+    }
+}
+
+/// Runs a daemon until it is told to stop. `ready` is told once, when commands are accepted and listeners are
+/// bound.
+pub async fn run(options: DaemonOptions, ready: impl FnOnce(&Json)) -> Result<(), CliError> {
+    let home = options.home.clone();
+    home.create()?;
+    let claim = home.claim().await.map_err(|error| CliError::io(home.dir().display(), error))?;
+    let claim = claim.ok_or_else(|| already_running(&home))?;
+    log::start(&home.log(), &options.log_filter)?;
+    let outcome = serve(options, ready).await;
+    match &outcome {
+        Ok(()) => tracing::info!("Daemon stopped."),
+        Err(error) => tracing::error!("Daemon failed: {error}"),
+    }
+    let _ = fs::remove_file(home.socket());
+    claim.remove_file();
+    outcome
+}
+
+fn already_running(home: &Home) -> CliError {
+    let pid =
+        home.holder().ok().flatten().map_or_else(String::new, |holder| format!(" (pid {})", holder.pid));
+    CliError::new(Code::Io, format!("another daemon is running on {}{pid}", home.dir().display()))
+        .hint("stop it first: capstan daemon stop")
+}
+
+async fn serve(options: DaemonOptions, ready: impl FnOnce(&Json)) -> Result<(), CliError> {
+    let system = |error| CliError::io("signals", error);
+    let mut terminate = signal(SignalKind::terminate()).map_err(system)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(system)?;
+    let home = options.home.clone();
+    let host = Host::start(host_config(options)).await.map_err(start_failed)?;
+    let listener = listen(&home).map_err(|error| CliError::io(home.socket().display(), error))?;
+    let (phase, _) = watch::channel(Phase::Running);
+    let daemon = Arc::new(Daemon { host, home, started: Instant::now(), phase });
+    let server = tokio::spawn(server::serve(listener, daemon.clone()));
+    let status = daemon.status();
+    tracing::info!("Daemon started. Socket: {} {status}", daemon.home.socket().display());
+    ready(&status);
+
+    let fault = tokio::select! {
+        () = daemon.stopping() => { tracing::info!("asked to shut down"); None }
+        _ = terminate.recv() => { tracing::info!("SIGTERM"); None }
+        _ = interrupt.recv() => { tracing::info!("SIGINT"); None }
+        _ = hangup.recv() => { tracing::info!("SIGHUP"); None }
+        fault = daemon.host.fault() => Some(fault),
+    };
+    daemon.begin_stop();
+    if tokio::time::timeout(STOP_LIMIT, daemon.host.stop()).await.is_err() {
+        tracing::warn!("the kernel did not stop in time; the next start recovers");
+    }
+    let _ = daemon.phase.send(Phase::Stopped);
+    let _ = server.await;
+    match fault {
+        None => Ok(()),
+        Some(fault) => Err(CliError::internal(fault.to_string())),
+    }
+}
+
+fn host_config(options: DaemonOptions) -> HostConfig {
+    let mut config = HostConfig::new(options.home.dir());
+    config.generation = options.generation;
+    config.network = options.network;
+    if !options.listen.is_empty() {
+        config.listen = options.listen;
+    }
+    config
+}
+
+fn start_failed(error: HostError) -> CliError {
+    let message = with_sources(&error);
+    if error.is_locked() {
+        return CliError::new(Code::Io, message).hint("stop it first: capstan daemon stop");
+    }
+    let code = if matches!(error, HostError::Failed(_)) { Code::Internal } else { Code::Io };
+    CliError::new(code, message)
+}
+
+/// The text of an error with its causes.
+pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Binds the control socket; one that a dead daemon left is replaced, for the home is ours by now.
+fn listen(home: &Home) -> std::io::Result<UnixListener> {
+    match fs::remove_file(home.socket()) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = home.with_socket_path(|path| std::os::unix::net::UnixListener::bind(path))?;
+    fs::set_permissions(home.socket(), fs::Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
+}
