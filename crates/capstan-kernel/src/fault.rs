@@ -27,6 +27,9 @@ pub enum Corrupt {
     /// A promise is settled that should not be, or the reverse.
     #[error("promise {0} is in the wrong state")]
     WrongState(PromiseId),
+    /// The recount after a transaction found this.
+    #[error("{0}")]
+    Audit(String),
     /// A number dispenser is used up or a row is otherwise impossible.
     #[error("{0}")]
     Impossible(&'static str),

@@ -1,10 +1,18 @@
 //! The kernel as its driver sees it: inputs in, steps out.
 
-use crate::effect::Step;
+use crate::crank::{self, Ending};
+use crate::effect::{Effect, LogLevel, Step};
+use crate::flight::{Volatile, Work};
+use crate::host_op::{Answer, Refusal};
 use crate::input::Input;
+use crate::turn::transact;
+use crate::{promise, remote, vat};
+use capstan_model::error::KernelError;
+use capstan_model::id::VatId;
 use capstan_model::peer::{Millis, PeerId};
+use capstan_model::vat::{DeliveryId, VatFault, VatIncarnation, VatReply, VatStarted};
 use capstan_store::overlay::Db;
-use capstan_store::schema::ChangeSet;
+use capstan_store::schema::{ChangeSet, Decider, HoldKind, Holds, Subclusters, VatPhase, Vats};
 
 /// Which handshake this kernel speaks (design §4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,14 +64,16 @@ impl KernelConfig {
 /// One kernel: its state and its rules.
 #[derive(Debug)]
 pub struct Kernel {
-    db: Db,
-    config: KernelConfig,
+    pub(crate) db: Db,
+    pub(crate) config: KernelConfig,
+    pub(crate) channels: remote::Channels,
+    pub(crate) volatile: Volatile,
 }
 
 impl Kernel {
     /// Takes over the state in `db`. The first input must be [`Input::Booted`].
     pub fn new(db: Db, config: KernelConfig) -> Self {
-        Kernel { db, config }
+        Kernel { db, config, channels: remote::Channels::default(), volatile: Volatile::default() }
     }
 
     /// Takes one fact and handles it to the end, and whatever work it makes possible.
@@ -72,8 +82,30 @@ impl Kernel {
     /// panics: whoever sent a bad input is answered through the effects, and an internal fault rolls its
     /// transaction back and leaves a dead letter (law L7).
     pub fn step(&mut self, now: Millis, input: Input) -> Step {
-        let _ = (now, input, &self.config);
-        Step::default()
+        let mut step = Step::default();
+        let out = &mut step;
+        match input {
+            Input::Booted => self.boot(now, out),
+            Input::Requested { request, op } => self.requested(now, request, op, out),
+            Input::RequestAbandoned { request } => self.abandoned(now, request, out),
+            Input::VatStarted { vat, incarnation, result } => {
+                self.vat_started(now, vat, incarnation, result, out);
+            }
+            Input::VatReplied { vat, incarnation, replies } => {
+                self.vat_replied(now, vat, incarnation, &replies, out);
+            }
+            Input::VatDied { vat, incarnation, fault } => self.vat_died(now, vat, incarnation, &fault, out),
+            Input::Link { event, fresh } => {
+                let Kernel { db, config, channels, .. } = self;
+                remote::link_event(db, channels, config, now, event, fresh, out);
+            }
+            Input::TimeCame => {
+                remote::time_came(&mut self.db, &mut self.channels, &self.config, now, out);
+            }
+        }
+        self.pump(now, out);
+        remote::transmit(&mut self.db, &mut self.channels, &self.config, now, out);
+        step
     }
 
     /// Returns the net difference of all transactions since the last call: to be made durable before any effect
@@ -84,11 +116,219 @@ impl Kernel {
 
     /// Returns when the kernel next wants [`Input::TimeCame`].
     pub fn next_deadline(&self) -> Option<Millis> {
-        None
+        if self.db.iter::<Vats>().any(|(_, row)| row.phase == VatPhase::Terminated) {
+            return Some(Millis(0)); // Clean-up goes on in slices, also while nothing else happens.
+        }
+        remote::next_deadline(&self.db, &self.channels)
     }
 
     /// The state, as of the last transaction.
     pub fn db(&self) -> &Db {
         &self.db
+    }
+
+    /// The start of a life: what the dead process had half done is undone, the rest goes on.
+    fn boot(&mut self, now: Millis, step: &mut Step) {
+        let item = || "holds of a dead process".to_owned();
+        let _ = transact(&mut self.db, &self.config, now, step, item, |turn| {
+            let void: Vec<_> = turn.tx.iter::<Holds>().map(|(key, times)| (*key, *times)).collect();
+            for ((kref, kind), times) in void.into_iter().filter(|((_, k), _)| *k == HoldKind::Waiting) {
+                for _ in 0..times.max(1) {
+                    promise::release_for_control(&mut turn.tx, kref, kind)?;
+                }
+            }
+            Ok(())
+        });
+        let half = self.db.iter::<Subclusters>().filter(|(_, row)| row.launching).map(|(id, _)| *id);
+        for subcluster in half.collect::<Vec<_>>() {
+            self.remove_subcluster(now, subcluster, "the kernel stopped during the launch", step);
+        }
+        remote::boot(&mut self.db, &mut self.channels, &self.config, now, step);
+        let item = || "service calls of a dead process".to_owned();
+        let _ = transact(&mut self.db, &self.config, now, step, item, |turn| {
+            for kp in promise::decided_by(&turn.tx, Decider::Kernel) {
+                let error = KernelError::delivery_failed("the kernel stopped during the call");
+                promise::reject_as_decider(turn, kp, error.to_capdata())?;
+            }
+            Ok(())
+        });
+        let stored = self.db.iter::<Vats>().filter(|(_, row)| row.phase != VatPhase::Terminated);
+        for vat in stored.map(|(vat, _)| *vat).collect::<Vec<_>>() {
+            // One that cannot even be asked to start is set aside; the others run.
+            let _ = self.restart(now, vat, step);
+        }
+    }
+
+    /// Begins a new run of a vat; whatever was in flight waits for it.
+    pub(crate) fn restart(&mut self, now: Millis, vat: VatId, step: &mut Step) -> Result<(), String> {
+        let item = || format!("restart of {vat}");
+        let ordered = transact(&mut self.db, &self.config, now, step, item, |turn| vat::restart(turn, vat));
+        self.volatile.ground(vat);
+        ordered
+    }
+
+    /// Forgets what was under way in a vat that has ended.
+    pub(crate) fn forget_run(&mut self, vat: VatId) {
+        self.volatile.ground(vat);
+        self.volatile.deaths.remove(&vat);
+    }
+
+    fn is_current(&self, vat: VatId, incarnation: VatIncarnation) -> bool {
+        self.db.get::<Vats>(&vat).is_some_and(|row| row.incarnation == incarnation)
+    }
+
+    fn vat_started(
+        &mut self,
+        now: Millis,
+        vat: VatId,
+        incarnation: VatIncarnation,
+        result: Result<VatStarted, String>,
+        step: &mut Step,
+    ) {
+        let Some(row) = self.db.get::<Vats>(&vat).filter(|row| row.incarnation == incarnation) else {
+            return;
+        };
+        let (subcluster, name) = (row.subcluster, row.name.clone());
+        let launching = match row.phase {
+            VatPhase::Launching => true,
+            VatPhase::Starting => false,
+            VatPhase::Running | VatPhase::Failed(_) | VatPhase::Terminated => return,
+        };
+        let item = || format!("start of {vat}");
+        let outcome = result.and_then(|started| {
+            let up = transact(&mut self.db, &self.config, now, step, item, |turn| {
+                vat::came_up(turn, vat, &started)
+            });
+            up.and_then(|up| up).map(|()| started.root_methods)
+        });
+        match outcome {
+            Ok(root_methods) => {
+                self.volatile.ready.insert(vat);
+                self.launched_vat(subcluster, vat, &root_methods);
+                self.answer_restarts(vat, &Ok(Answer::Done), step);
+            }
+            Err(why) if launching => {
+                let text = format!("Failed to launch vat {vat} ({name}): {why}");
+                self.fail_launch(now, subcluster, Refusal::LaunchFailed(text), step);
+            }
+            Err(why) => self.vat_failed(now, vat, &why, step),
+        }
+    }
+
+    fn vat_failed(&mut self, now: Millis, vat: VatId, why: &str, step: &mut Step) {
+        let item = || format!("failure of {vat}");
+        let _ = transact(&mut self.db, &self.config, now, step, item, |turn| vat::fail(turn, vat, why));
+        self.forget_run(vat);
+        let text = format!("{vat} could not be started: {why}");
+        step.effects.push(Effect::Log { level: LogLevel::Warn, text });
+        self.answer_restarts(vat, &Err(Refusal::VatNotRunning(why.to_owned())), step);
+    }
+
+    fn answer_restarts(&mut self, vat: VatId, answer: &Result<Answer, Refusal>, step: &mut Step) {
+        for request in self.volatile.restarts.remove(&vat).unwrap_or_default() {
+            step.effects.push(Effect::Answer { request, answer: answer.clone() });
+        }
+    }
+
+    fn vat_replied(
+        &mut self,
+        now: Millis,
+        vat: VatId,
+        incarnation: VatIncarnation,
+        replies: &[(DeliveryId, VatReply)],
+        step: &mut Step,
+    ) {
+        if !self.is_current(vat, incarnation) {
+            return;
+        }
+        for (id, reply) in replies {
+            let Some(lane) = self.volatile.lanes.get_mut(&vat) else { return };
+            let awaited = lane.flight.front().is_some_and(|f| f.id == *id && f.incarnation == incarnation);
+            if !awaited {
+                return;
+            }
+            if let Err(fault @ VatFault::WorkerDied(_)) = &reply.outcome {
+                return self.vat_died(now, vat, incarnation, fault, step);
+            }
+            let Some(flight) = lane.flight.pop_front() else { return };
+            let idle = lane.flight.is_empty();
+            let item = || format!("answer of {vat} to {:?}", flight.work);
+            let done = transact(&mut self.db, &self.config, now, step, item, |turn| {
+                crank::complete(turn, vat, &flight, reply)
+            });
+            match done {
+                Ok(Ending::GoesOn) => {
+                    self.volatile.deaths.remove(&vat);
+                    if idle {
+                        self.volatile.ready.insert(vat);
+                    }
+                }
+                Ok(Ending::Terminated) => {
+                    self.put_back(vat, &flight.work);
+                    return self.ended(vat, step);
+                }
+                Err(_) => {
+                    // The vat's memory is ahead of the store now: it starts again from what is stored.
+                    self.discard(now, &flight.work, step);
+                    let _ = self.restart(now, vat, step);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Looks again at the item of an undone crank, before everything that waited behind it.
+    fn put_back(&mut self, vat: VatId, work: &Work) {
+        if let Some(position) = work.position() {
+            self.volatile.lanes.entry(vat).or_default().waiting.push_front(position);
+            let lane = self.volatile.lanes.entry(vat).or_default();
+            let flying: Vec<_> = lane.flight.drain(..).filter_map(|f| f.work.position()).collect();
+            for (at, position) in flying.into_iter().enumerate() {
+                lane.waiting.insert(at.saturating_add(1), position);
+            }
+        }
+    }
+
+    fn ended(&mut self, vat: VatId, step: &mut Step) {
+        self.forget_run(vat);
+        self.answer_restarts(vat, &Err(Refusal::VatNotFound(vat)), step);
+    }
+
+    /// A worker that dies is replaced once and the item tried again; the second death on one item, or any other
+    /// fault, ends the vat (04 §7).
+    fn vat_died(
+        &mut self,
+        now: Millis,
+        vat: VatId,
+        incarnation: VatIncarnation,
+        fault: &VatFault,
+        step: &mut Step,
+    ) {
+        let Some(row) = self.db.get::<Vats>(&vat).filter(|row| row.incarnation == incarnation) else {
+            return;
+        };
+        match row.phase {
+            VatPhase::Launching | VatPhase::Starting => {
+                return self.vat_started(now, vat, incarnation, Err(fault.to_string()), step);
+            }
+            VatPhase::Failed(_) | VatPhase::Terminated => return,
+            VatPhase::Running => {}
+        }
+        let front = self.volatile.lanes.get(&vat).and_then(|lane| lane.flight.front());
+        let work = front.map(|flight| flight.work.clone());
+        let position = work.as_ref().and_then(Work::position);
+        let died_before = self.volatile.deaths.get(&vat) == Some(&position);
+        if matches!(fault, VatFault::WorkerDied(_)) && !died_before {
+            self.volatile.deaths.insert(vat, position);
+            if self.restart(now, vat, step).is_ok() {
+                return;
+            }
+        }
+        let error = KernelError::internal_error(fault.to_string());
+        let item = || format!("end of {vat}");
+        let _ = transact(&mut self.db, &self.config, now, step, item, |turn| {
+            crank::abort(turn, vat, work.as_ref(), error.to_capdata(), &error.to_string())
+        });
+        self.ended(vat, step);
     }
 }

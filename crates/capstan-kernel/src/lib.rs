@@ -4,14 +4,25 @@
 //! (law L9); what leaves is an effect, held by the driver until it is durable (law L3).
 #![deny(clippy::wildcard_enum_match_arm)]
 
+pub mod audit;
 mod clist;
 mod counts;
+mod crank;
 pub mod effect;
 mod fault;
+mod flight;
+mod gc;
+mod host;
 pub mod host_op;
 pub mod input;
 pub mod kernel;
+mod notify;
 mod promise;
 mod queue;
 mod remote;
+mod route;
+mod select;
+mod subcluster;
+mod syscall;
 mod turn;
+mod vat;

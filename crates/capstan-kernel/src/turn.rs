@@ -1,10 +1,18 @@
 //! A turn: one transaction and what it will cause. If the transaction is undone, so is all it would have caused.
 
 use crate::effect::{Dispatch, Effect, LogLevel, Step};
+use crate::fault::Corrupt;
 use crate::kernel::KernelConfig;
+use crate::{audit, gc};
 use capstan_model::peer::Millis;
 use capstan_store::overlay::{Db, Savepoint, Tx};
+use capstan_store::schema::{DeadLetterRow, DeadLetters};
 use capstan_wire::seam::LinkOrder;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Dead letters kept; beyond it the oldest go, so that a repeated fault cannot fill the disk.
+const DEAD_LETTERS_MAX: usize = 1000;
 
 /// One transaction in the making.
 #[derive(Debug)]
@@ -19,6 +27,7 @@ pub(crate) struct Turn<'a> {
     pub(crate) now: Millis,
     /// What the kernel was told once.
     pub(crate) config: &'a KernelConfig,
+    start: Savepoint,
 }
 
 /// A place in a turn to come back to.
@@ -31,7 +40,9 @@ pub(crate) struct Mark {
 
 impl<'a> Turn<'a> {
     pub(crate) fn begin(db: &'a mut Db, config: &'a KernelConfig, now: Millis) -> Self {
-        Turn { tx: db.begin(), dispatches: Vec::new(), effects: Vec::new(), now, config }
+        let tx = db.begin();
+        let start = tx.savepoint();
+        Turn { tx, dispatches: Vec::new(), effects: Vec::new(), now, config, start }
     }
 
     /// Marks a place to come back to.
@@ -46,12 +57,53 @@ impl<'a> Turn<'a> {
         self.effects.truncate(mark.effects);
     }
 
-    /// Keeps everything and adds what is to be done to `step`.
-    pub(crate) fn commit(self, step: &mut Step) {
+    /// Decides about everything whose counts reached zero and, if so configured, recounts all.
+    pub(crate) fn finish(&mut self) -> Result<(), Corrupt> {
+        gc::judge_candidates(&mut self.tx)?;
+        if self.config.audit_every_transaction
+            && let Some(problem) = audit::audit(self.tx.tables()).into_iter().next()
+        {
+            return Err(Corrupt::Audit(problem.to_string()));
+        }
+        Ok(())
+    }
+
+    /// Finishes, keeps everything and adds what is to be done to `step`. If the finish finds a fault, all is undone
+    /// and set aside instead; returns whether it was kept.
+    pub(crate) fn commit(mut self, step: &mut Step) -> bool {
+        match self.finish() {
+            Ok(()) => {
+                self.keep(step);
+                true
+            }
+            Err(corrupt) => {
+                self.set_aside("a transaction", &corrupt.to_string(), step);
+                false
+            }
+        }
+    }
+
+    fn keep(self, step: &mut Step) {
         let Turn { tx, mut dispatches, mut effects, .. } = self;
         tx.commit();
         step.dispatches.append(&mut dispatches);
         step.effects.append(&mut effects);
+    }
+
+    /// Undoes everything and leaves a dead letter.
+    fn set_aside(mut self, item: &str, reason: &str, step: &mut Step) {
+        self.tx.rollback_to(self.start);
+        self.dispatches.clear();
+        self.effects.clear();
+        let number = next_number(&mut self.tx, "dead_letter");
+        let row = DeadLetterRow { at: self.now, item: item.to_owned(), reason: reason.to_owned() };
+        self.tx.put::<DeadLetters>(number, row);
+        let kept: Vec<_> = self.tx.iter::<DeadLetters>().map(|(number, _)| *number).collect();
+        for oldest in kept.iter().take(kept.len().saturating_sub(DEAD_LETTERS_MAX)) {
+            self.tx.delete::<DeadLetters>(oldest);
+        }
+        self.log(LogLevel::Error, format!("set aside {item}: {reason}"));
+        self.keep(step);
     }
 
     /// Orders something of the links.
@@ -76,4 +128,38 @@ pub(crate) fn next_number(tx: &mut Tx<'_>, name: &str) -> u64 {
     let number = tx.get::<capstan_store::schema::Counters>(&key).copied().unwrap_or(1);
     tx.put::<capstan_store::schema::Counters>(key, number.saturating_add(1));
     number
+}
+
+/// Runs `body` as one transaction: kept with what it will cause, or, on a failed invariant or a panic, undone and
+/// set aside as `item` with the returned reason (law L7).
+pub(crate) fn transact<T>(
+    db: &mut Db,
+    config: &KernelConfig,
+    now: Millis,
+    step: &mut Step,
+    item: impl Fn() -> String,
+    body: impl FnOnce(&mut Turn<'_>) -> Result<T, Corrupt>,
+) -> Result<T, String> {
+    let mut turn = Turn::begin(db, config, now);
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let out = body(&mut turn)?;
+        turn.finish()?;
+        Ok::<T, Corrupt>(out)
+    }));
+    let reason = match outcome {
+        Ok(Ok(out)) => {
+            turn.keep(step);
+            return Ok(out);
+        }
+        Ok(Err(corrupt)) => corrupt.to_string(),
+        Err(panic) => panic_text(panic.as_ref()),
+    };
+    turn.set_aside(&item(), &reason, step);
+    Err(reason)
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("panic: {}", text.unwrap_or_else(|| "no message".to_owned()))
 }

@@ -1,0 +1,185 @@
+//! Garbage collection: what becomes of things whose counts reached zero, and the GC actions (02 §7.3–7.5).
+
+use crate::fault::Corrupt;
+use crate::remote::{self, RemoteDelivery};
+use crate::turn::{Turn, next_number};
+use crate::{clist, counts, route};
+use capstan_model::id::{EndpointId, KRef, ObjectId, PromiseId, RemoteId};
+use capstan_model::refs::Side;
+use capstan_store::overlay::Tx;
+use capstan_store::schema::{
+    Candidates, GcActions, GcKind, Objects, Owner, PromiseState, Promises, Reaps, Remotes, VatPhase, Vats,
+};
+use std::ops::Bound;
+
+/// Decides about every candidate of the transaction, with fresh counts; new ones may appear on the way.
+pub(crate) fn judge_candidates(tx: &mut Tx<'_>) -> Result<(), Corrupt> {
+    loop {
+        let Some(kref) = tx.iter::<Candidates>().next().map(|(kref, ())| *kref) else {
+            return Ok(());
+        };
+        tx.delete::<Candidates>(&kref);
+        match kref {
+            KRef::Object(ko) => judge_object(tx, ko),
+            KRef::Promise(kp) => judge_promise(tx, kp)?,
+        }
+    }
+}
+
+fn judge_promise(tx: &mut Tx<'_>, kp: PromiseId) -> Result<(), Corrupt> {
+    if tx.get::<Promises>(&kp).is_none_or(|row| row.count > 0) {
+        return Ok(());
+    }
+    let Some(row) = tx.delete::<Promises>(&kp) else {
+        return Ok(());
+    };
+    match row.state {
+        PromiseState::Unresolved { .. } => Err(Corrupt::WrongState(kp)),
+        PromiseState::Fulfilled(value) | PromiseState::Rejected(value) => {
+            value.slots.iter().try_for_each(|&slot| counts::release(tx, slot))
+        }
+    }
+}
+
+fn judge_object(tx: &mut Tx<'_>, ko: ObjectId) {
+    let Some(row) = tx.get::<Objects>(&ko).filter(|row| row.reachable == 0).cloned() else {
+        return;
+    };
+    let recognized = row.recognizable > 0;
+    match row.owner {
+        Some(Owner::Endpoint(endpoint)) => {
+            if !lives(tx, endpoint) {
+                return; // Its clean-up will disown the object and ask again.
+            }
+            if clist::entry(tx, endpoint, KRef::Object(ko)).is_some_and(|entry| entry.reachable) {
+                tx.put::<GcActions>((endpoint, GcKind::DropExport, ko), ());
+            }
+            if !recognized {
+                tx.put::<GcActions>((endpoint, GcKind::RetireExport, ko), ());
+            }
+        }
+        Some(Owner::Kernel) if route::is_service(tx, ko) => {}
+        Some(Owner::Kernel) | None if recognized => {
+            for importer in clist::holders(tx, KRef::Object(ko)) {
+                if lives(tx, importer) {
+                    tx.put::<GcActions>((importer, GcKind::RetireImport, ko), ());
+                }
+            }
+        }
+        Some(Owner::Kernel) | None => {
+            tx.delete::<Objects>(&ko);
+        }
+    }
+}
+
+/// Whether the endpoint has a record and is not on its way out.
+fn lives(tx: &Tx<'_>, endpoint: EndpointId) -> bool {
+    match endpoint {
+        EndpointId::Vat(vat) => tx.get::<Vats>(&vat).is_some_and(|row| row.phase != VatPhase::Terminated),
+        EndpointId::Remote(rid) => tx.get::<Remotes>(&rid).is_some(),
+    }
+}
+
+/// Returns the endpoints that have GC actions, in order.
+pub(crate) fn endpoints_with_actions(tx: &Tx<'_>) -> Vec<EndpointId> {
+    let mut found: Vec<EndpointId> = Vec::new();
+    let mut from = Bound::Unbounded;
+    while let Some((&(endpoint, ..), ())) = tx.range::<GcActions>((from, Bound::Unbounded)).next() {
+        found.push(endpoint);
+        from = Bound::Excluded((endpoint, GcKind::RetireImport, ObjectId(u64::MAX)));
+    }
+    found
+}
+
+/// Returns the first kind of action due for the endpoint and the objects for which it is still true; removes those
+/// for which it is not. The rest stay until [`perform`].
+pub(crate) fn next_group(turn: &mut Turn<'_>, endpoint: EndpointId) -> Option<(GcKind, Vec<ObjectId>)> {
+    for kind in [GcKind::DropExport, GcKind::RetireExport, GcKind::RetireImport] {
+        let range = (endpoint, kind, ObjectId(0))..=(endpoint, kind, ObjectId(u64::MAX));
+        let all: Vec<_> = turn.tx.range::<GcActions>(range).map(|((.., ko), ())| *ko).collect();
+        let lives = lives(&turn.tx, endpoint);
+        let (valid, stale): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|&ko| lives && is_due(&turn.tx, endpoint, kind, ko));
+        for ko in stale {
+            turn.tx.delete::<GcActions>(&(endpoint, kind, ko));
+        }
+        if !valid.is_empty() {
+            return Some((kind, valid));
+        }
+    }
+    None
+}
+
+fn is_due(tx: &Tx<'_>, endpoint: EndpointId, kind: GcKind, ko: ObjectId) -> bool {
+    let Some(entry) = clist::entry(tx, endpoint, KRef::Object(ko)) else {
+        return false;
+    };
+    let counts = tx.get::<Objects>(&ko).map(|row| (row.reachable, row.recognizable));
+    match kind {
+        GcKind::DropExport => {
+            entry.reachable && entry.eref.side() == Side::Export && counts.is_some_and(|(r, _)| r == 0)
+        }
+        GcKind::RetireExport => entry.eref.side() == Side::Export && counts == Some((0, 0)),
+        GcKind::RetireImport => entry.eref.side() == Side::Import,
+    }
+}
+
+/// The effect of a delivered group on the c-list; the actions are done with.
+pub(crate) fn perform(
+    turn: &mut Turn<'_>,
+    endpoint: EndpointId,
+    kind: GcKind,
+    objects: &[ObjectId],
+) -> Result<(), Corrupt> {
+    for &ko in objects {
+        turn.tx.delete::<GcActions>(&(endpoint, kind, ko));
+        if clist::entry(&turn.tx, endpoint, KRef::Object(ko)).is_none() {
+            continue;
+        }
+        match kind {
+            GcKind::DropExport => clist::set_reachable(&mut turn.tx, endpoint, ko, false)?,
+            GcKind::RetireExport => clist::disown(&mut turn.tx, ko)?,
+            GcKind::RetireImport => {
+                clist::remove(&mut turn.tx, endpoint, KRef::Object(ko))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Performs one group of actions toward a remote; returns whether there was one.
+pub(crate) fn tell_remote(turn: &mut Turn<'_>, rid: RemoteId) -> Result<bool, Corrupt> {
+    let Some((kind, objects)) = next_group(turn, rid.into()) else {
+        return Ok(false);
+    };
+    let delivery = match kind {
+        GcKind::DropExport => RemoteDelivery::DropExports(objects.clone()),
+        GcKind::RetireExport => RemoteDelivery::RetireExports(objects.clone()),
+        GcKind::RetireImport => RemoteDelivery::RetireImports(objects.clone()),
+    };
+    remote::deliver(turn, rid, delivery)?;
+    perform(turn, rid.into(), kind, &objects)?;
+    Ok(true)
+}
+
+/// Asks an endpoint to collect garbage, once however often it is asked.
+pub(crate) fn schedule_reap(tx: &mut Tx<'_>, endpoint: EndpointId) {
+    if !tx.iter::<Reaps>().any(|(_, queued)| *queued == endpoint) {
+        let number = next_number(tx, "reap");
+        tx.put::<Reaps>(number, endpoint);
+    }
+}
+
+/// Forgets everything that was to be said to an endpoint about garbage.
+pub(crate) fn forget_endpoint(tx: &mut Tx<'_>, endpoint: EndpointId) {
+    let first = (endpoint, GcKind::DropExport, ObjectId(0));
+    let last = (endpoint, GcKind::RetireImport, ObjectId(u64::MAX));
+    let actions: Vec<_> = tx.range::<GcActions>(first..=last).map(|(key, ())| *key).collect();
+    for key in actions {
+        tx.delete::<GcActions>(&key);
+    }
+    let reaps: Vec<_> = tx.iter::<Reaps>().filter(|(_, e)| **e == endpoint).map(|(n, _)| *n).collect();
+    for number in reaps {
+        tx.delete::<Reaps>(&number);
+    }
+}

@@ -1,0 +1,389 @@
+//! What the control surface asks (02 §12).
+
+use crate::effect::{Effect, Step};
+use crate::fault::Corrupt;
+use crate::flight::Collection;
+use crate::host_op::{Answer, DeadLetterView, HostOp, Refusal, Status, SubclusterView, VatView};
+use crate::input::RequestId;
+use crate::kernel::Kernel;
+use crate::turn::{Turn, transact};
+use crate::{gc, promise, remote, subcluster, vat};
+use capstan_model::capdata::CapData;
+use capstan_model::error::KernelError;
+use capstan_model::id::{EndpointId, KRef, PromiseId, SubclusterId, VatId};
+use capstan_model::peer::{Incarnation, Millis};
+use capstan_store::overlay::{Db, Tx};
+use capstan_store::schema::{
+    Clist, DeadLetters, GcActions, HoldKind, Holds, Meta, Objects, PromiseQueue, Promises, Reaps, Remotes,
+    RunQueue, Subclusters, VatPhase, Vats, Waiters,
+};
+
+/// How often a collection asks everybody again while that still finds something.
+const COLLECTION_ROUNDS_MAX: u32 = 8;
+
+/// What a request comes to within one transaction; `None`: it is answered later or was answered already.
+type Reply = Option<Result<Answer, Refusal>>;
+
+impl Kernel {
+    /// Handles one request of the control surface.
+    pub(crate) fn requested(&mut self, now: Millis, request: RequestId, op: HostOp, step: &mut Step) {
+        match op {
+            HostOp::Launch(config) => self.launch(now, request, &config, step),
+            HostOp::RestartVat(vat) => self.restart_vat(now, request, vat, step),
+            HostOp::TerminateVat(vat) => self.terminate_vat(now, request, vat, step),
+            HostOp::TerminateSubcluster(id) => self.terminate_subcluster(now, request, id, step),
+            HostOp::Collect => self.collect(now, request, step),
+            op => {
+                let answer = match view(&self.db, &self.channels, &op) {
+                    Some(answer) => Some(answer),
+                    None => self.change(now, request, op, step),
+                };
+                if let Some(answer) = answer {
+                    step.effects.push(Effect::Answer { request, answer });
+                }
+            }
+        }
+    }
+
+    /// Requests that are one transaction.
+    fn change(&mut self, now: Millis, request: RequestId, op: HostOp, step: &mut Step) -> Reply {
+        let Kernel { db, config, channels, .. } = self;
+        let item = || format!("request {}", request.0);
+        let outcome = transact(db, config, now, step, item, |turn| {
+            let done = |outcome: Result<(), Refusal>| Some(outcome.map(|()| Answer::Done));
+            Ok(match op {
+                HostOp::Send { target, methargs } => return send(turn, request, target, methargs),
+                HostOp::Revoke(kref) => done(revoke(turn, kref)),
+                HostOp::IssueUrl { object, secret } => {
+                    if turn.tx.get::<Objects>(&object).is_none() {
+                        return Ok(Some(Err(Refusal::BadReference(object.to_string()))));
+                    }
+                    let issued = remote::issue_url(turn, object, secret)?;
+                    Some(issued.map(|grant| Answer::Url { grant }))
+                }
+                HostOp::RedeemUrl { url, reply_key } => {
+                    remote::redeem_url(turn, channels, request, &url, &reply_key)?;
+                    None
+                }
+                HostOp::RevokeUrl(grant) => done(remote::revoke_url(turn, grant)?),
+                HostOp::PeerHint { peer, hints } => done(remote::peer_hint(turn, &peer, hints)?),
+                HostOp::PeerClose(peer) => done(remote::peer_close(turn, channels, &peer)?),
+                HostOp::PeerReconnect { peer, hints } => done(remote::peer_reconnect(turn, &peer, hints)?),
+                HostOp::PeerForget(peer) => done(remote::peer_forget(turn, channels, &peer)?),
+                HostOp::PrepareStop => Some(Ok(Answer::Done)),
+                HostOp::Launch(_)
+                | HostOp::RestartVat(_)
+                | HostOp::TerminateVat(_)
+                | HostOp::TerminateSubcluster(_)
+                | HostOp::Collect
+                | HostOp::PingVat(_)
+                | HostOp::ListUrls
+                | HostOp::Status
+                | HostOp::ListVats
+                | HostOp::ListSubclusters
+                | HostOp::ListRemotes
+                | HostOp::ListDeadLetters => return Err(Corrupt::Impossible("not a change")),
+            })
+        });
+        outcome.unwrap_or_else(|reason| Some(Err(Refusal::Internal(reason))))
+    }
+
+    /// Nobody waits for a request any more.
+    pub(crate) fn abandoned(&mut self, now: Millis, request: RequestId, step: &mut Step) {
+        remote::redemption_abandoned(&mut self.channels, request);
+        for waiting in self.volatile.restarts.values_mut() {
+            waiting.retain(|other| *other != request);
+        }
+        self.volatile.collections.retain(|collection| collection.request != request);
+        let awaited: Vec<PromiseId> = self
+            .db
+            .iter::<Waiters>()
+            .filter(|((_, other), ())| *other == request.0)
+            .map(|((kp, _), ())| *kp)
+            .collect();
+        if awaited.is_empty() {
+            return;
+        }
+        let item = || format!("abandoned request {}", request.0);
+        let _ = transact(&mut self.db, &self.config, now, step, item, |turn| {
+            for &kp in &awaited {
+                turn.tx.delete::<Waiters>(&(kp, request.0));
+                promise::release_for_control(&mut turn.tx, KRef::Promise(kp), HoldKind::Waiting)?;
+            }
+            Ok(())
+        });
+    }
+
+    fn restart_vat(&mut self, now: Millis, request: RequestId, vat: VatId, step: &mut Step) {
+        let phase = self.db.get::<Vats>(&vat).map(|row| row.phase.clone());
+        let refusal = match phase {
+            None | Some(VatPhase::Terminated) => Some(Refusal::VatNotFound(vat)),
+            Some(VatPhase::Launching) => Some(Refusal::VatNotRunning(format!("{vat} is being launched"))),
+            Some(VatPhase::Starting | VatPhase::Running | VatPhase::Failed(_)) => None,
+        };
+        let restarted = match refusal {
+            Some(refusal) => Err(refusal),
+            None => self.restart(now, vat, step).map_err(Refusal::Internal),
+        };
+        match restarted {
+            Ok(()) => self.volatile.restarts.entry(vat).or_default().push(request),
+            Err(refusal) => step.effects.push(Effect::Answer { request, answer: Err(refusal) }),
+        }
+    }
+
+    fn terminate_vat(&mut self, now: Millis, request: RequestId, vat: VatId, step: &mut Step) {
+        let live = self.db.get::<Vats>(&vat).is_some_and(|row| row.phase != VatPhase::Terminated);
+        let answer = if live {
+            let item = || format!("termination of {vat}");
+            let ended = transact(&mut self.db, &self.config, now, step, item, |turn| {
+                vat::terminate(turn, vat, "Vat was deleted.")
+            });
+            self.forget_run(vat);
+            ended.map(|()| Answer::Done).map_err(Refusal::Internal)
+        } else {
+            Err(Refusal::VatNotFound(vat))
+        };
+        step.effects.push(Effect::Answer { request, answer });
+    }
+
+    fn terminate_subcluster(&mut self, now: Millis, request: RequestId, id: SubclusterId, step: &mut Step) {
+        let answer = if self.volatile.launches.contains_key(&id) {
+            let refusal = Refusal::LaunchFailed("Vat was deleted.".into());
+            self.fail_launch(now, id, refusal, step);
+            Ok(Answer::Done)
+        } else if self.db.get::<Subclusters>(&id).is_some() {
+            self.remove_subcluster(now, id, "Vat was deleted.", step);
+            Ok(Answer::Done)
+        } else {
+            Err(Refusal::SubclusterNotFound(id))
+        };
+        step.effects.push(Effect::Answer { request, answer });
+    }
+
+    fn collect(&mut self, now: Millis, request: RequestId, step: &mut Step) {
+        let objects_before = self.db.len::<Objects>() as u64;
+        let item = || "the start of a collection".to_owned();
+        let begun = transact(&mut self.db, &self.config, now, step, item, |turn| {
+            let handed: Vec<_> = turn
+                .tx
+                .iter::<Holds>()
+                .filter(|((_, k), _)| *k == HoldKind::Handed)
+                .map(|(k, _)| *k)
+                .collect();
+            for (kref, kind) in handed {
+                promise::release_for_control(&mut turn.tx, kref, kind)?;
+            }
+            reap_all(&mut turn.tx, true);
+            Ok(())
+        });
+        match begun {
+            Ok(()) => {
+                let rows = self.collectable_rows();
+                let collection =
+                    Collection { request, objects_before, rows, rounds_left: COLLECTION_ROUNDS_MAX };
+                self.volatile.collections.push(collection);
+            }
+            Err(reason) => {
+                let answer = Err(Refusal::Internal(reason));
+                step.effects.push(Effect::Answer { request, answer });
+            }
+        }
+    }
+
+    fn collectable_rows(&self) -> usize {
+        self.db.len::<Objects>() + self.db.len::<Promises>() + self.db.len::<Clist>()
+    }
+
+    /// Ends collections that have come to rest; asks everybody again while that still finds something.
+    pub(crate) fn advance_collections(&mut self, now: Millis, step: &mut Step) -> bool {
+        if self.volatile.collections.is_empty() {
+            return false;
+        }
+        if self.clean_slice(now, step) {
+            return true;
+        }
+        let busy = self.volatile.lanes.values().any(|lane| !lane.flight.is_empty());
+        let told = |endpoint: &EndpointId| match endpoint {
+            EndpointId::Vat(vat) => {
+                self.db.get::<Vats>(vat).is_some_and(|row| !matches!(row.phase, VatPhase::Failed(_)))
+            }
+            EndpointId::Remote(_) => true,
+        };
+        let acting = self.db.iter::<GcActions>().any(|((endpoint, ..), ())| told(endpoint));
+        if busy || acting || self.db.iter::<Reaps>().any(|(_, endpoint)| told(endpoint)) {
+            return false;
+        }
+        let rows = self.collectable_rows();
+        let objects_after = self.db.len::<Objects>() as u64;
+        let mut again = false;
+        self.volatile.collections.retain_mut(|collection| {
+            if collection.rows != rows && collection.rounds_left > 0 {
+                collection.rows = rows;
+                collection.rounds_left -= 1;
+                again = true;
+                return true;
+            }
+            let objects_before = collection.objects_before;
+            let answer = Ok(Answer::Collected { objects_before, objects_after });
+            step.effects.push(Effect::Answer { request: collection.request, answer });
+            false
+        });
+        if again {
+            let item = || "another round of a collection".to_owned();
+            let _ = transact(&mut self.db, &self.config, now, step, item, |turn| {
+                reap_all(&mut turn.tx, false);
+                Ok(())
+            });
+        }
+        again
+    }
+}
+
+fn reap_all(tx: &mut Tx<'_>, remotes: bool) {
+    let vats = tx.iter::<Vats>().filter(|(_, row)| row.phase == VatPhase::Running);
+    let mut endpoints: Vec<EndpointId> = vats.map(|(vat, _)| (*vat).into()).collect();
+    if remotes {
+        endpoints.extend(tx.iter::<Remotes>().map(|(rid, _)| EndpointId::from(*rid)));
+    }
+    for endpoint in endpoints {
+        gc::schedule_reap(tx, endpoint);
+    }
+}
+
+fn send(
+    turn: &mut Turn<'_>,
+    request: RequestId,
+    target: KRef,
+    methargs: CapData<KRef>,
+) -> Result<Reply, Corrupt> {
+    if let Some(slot) = methargs.slots.iter().find(|slot| !is_held(&turn.tx, **slot)) {
+        return Ok(Some(Err(Refusal::BadReference(slot.to_string()))));
+    }
+    if !is_held(&turn.tx, target) {
+        let value = KernelError::object_deleted().to_capdata();
+        return Ok(Some(Ok(Answer::Settled { rejected: true, value })));
+    }
+    let kp = subcluster::send_for_control(turn, target, methargs)?;
+    promise::wait(turn, kp, request)?;
+    Ok(None)
+}
+
+/// Whether somebody still reaches it. What nobody reaches is being collected and must not be raised again.
+fn is_held(tx: &Tx<'_>, kref: KRef) -> bool {
+    match kref {
+        KRef::Object(ko) => tx.get::<Objects>(&ko).is_some_and(|row| row.reachable > 0),
+        KRef::Promise(kp) => tx.get::<Promises>(&kp).is_some(),
+    }
+}
+
+fn revoke(turn: &mut Turn<'_>, kref: KRef) -> Result<(), Refusal> {
+    let ko = match kref {
+        KRef::Object(ko) => ko,
+        KRef::Promise(kp) => return Err(Refusal::BadReference(format!("cannot revoke promise {kp}"))),
+    };
+    let revoked = turn.tx.update::<Objects, _>(&ko, |row| row.revoked = true);
+    revoked.ok_or_else(|| Refusal::BadReference(ko.to_string()))
+}
+
+/// Requests that only look; `None`: it is another kind.
+fn view(db: &Db, channels: &remote::Channels, op: &HostOp) -> Reply {
+    let answer = match op {
+        HostOp::PingVat(vat) => match db.get::<Vats>(vat).map(|row| &row.phase) {
+            None | Some(VatPhase::Terminated) => return Some(Err(Refusal::VatNotFound(*vat))),
+            Some(VatPhase::Running) => Answer::Done,
+            Some(VatPhase::Failed(why)) => return Some(Err(Refusal::VatNotRunning(why.clone()))),
+            Some(VatPhase::Launching | VatPhase::Starting) => {
+                return Some(Err(Refusal::VatNotRunning(format!("{vat} is starting"))));
+            }
+        },
+        HostOp::ListUrls => Answer::Grants(remote::grants(db)),
+        HostOp::ListRemotes => Answer::Remotes(remote::remotes(db, channels)),
+        HostOp::Status => Answer::Status(status(db, channels)),
+        HostOp::ListVats => Answer::Vats(vats(db)),
+        HostOp::ListSubclusters => Answer::Subclusters(subclusters(db)),
+        HostOp::ListDeadLetters => Answer::DeadLetters(dead_letters(db)),
+        HostOp::Launch(_)
+        | HostOp::Send { .. }
+        | HostOp::IssueUrl { .. }
+        | HostOp::RedeemUrl { .. }
+        | HostOp::RevokeUrl(_)
+        | HostOp::RestartVat(_)
+        | HostOp::TerminateVat(_)
+        | HostOp::TerminateSubcluster(_)
+        | HostOp::Revoke(_)
+        | HostOp::Collect
+        | HostOp::PeerHint { .. }
+        | HostOp::PeerClose(_)
+        | HostOp::PeerReconnect { .. }
+        | HostOp::PeerForget(_)
+        | HostOp::PrepareStop => return None,
+    };
+    Some(Ok(answer))
+}
+
+fn live_vats(db: &Db) -> impl Iterator<Item = (VatId, &capstan_store::schema::VatRow)> {
+    db.iter::<Vats>().filter(|(_, row)| row.phase != VatPhase::Terminated).map(|(vat, row)| (*vat, row))
+}
+
+fn status(db: &Db, channels: &remote::Channels) -> Status {
+    let incarnation = db.get::<Meta>(&"incarnation".into()).cloned().unwrap_or_else(|| "".into());
+    Status {
+        incarnation: Incarnation::new(incarnation),
+        vats: live_vats(db).count() as u64,
+        subclusters: db.len::<Subclusters>() as u64,
+        remotes: db.len::<Remotes>() as u64,
+        objects: db.len::<Objects>() as u64,
+        promises: db.len::<Promises>() as u64,
+        queued: (db.len::<RunQueue>() + db.len::<PromiseQueue>()) as u64,
+        listen: remote::listening(channels),
+    }
+}
+
+fn vats(db: &Db) -> Vec<VatView> {
+    use capstan_model::refs::VRef;
+    use capstan_store::schema::{ClistByEref, Code};
+    let view = |(vat, row): (VatId, &capstan_store::schema::VatRow)| {
+        let (phase, failure) = match &row.phase {
+            VatPhase::Launching => ("launching", None),
+            VatPhase::Starting => ("starting", None),
+            VatPhase::Running => ("running", None),
+            VatPhase::Failed(why) => ("failed", Some(why.clone())),
+            VatPhase::Terminated => ("terminated", None),
+        };
+        let root = db.get::<ClistByEref>(&(EndpointId::Vat(vat), VRef::ROOT.into()));
+        VatView {
+            vat,
+            name: row.name.clone(),
+            subcluster: row.subcluster,
+            phase: phase.to_owned(),
+            failure,
+            root: root.and_then(|kref| kref.object()),
+            source: db.get::<Code>(&row.code).map_or_else(|| "".into(), |code| code.name.clone()),
+            incarnation: row.incarnation.0,
+        }
+    };
+    live_vats(db).map(view).collect()
+}
+
+fn subclusters(db: &Db) -> Vec<SubclusterView> {
+    let view = |(id, row): (&SubclusterId, &capstan_store::schema::SubclusterRow)| {
+        let own = live_vats(db).filter(|(_, vat)| vat.subcluster == *id);
+        SubclusterView {
+            subcluster: *id,
+            bootstrap: row.bootstrap.clone(),
+            vats: own.map(|(vat, row)| (row.name.clone(), vat)).collect(),
+        }
+    };
+    db.iter::<Subclusters>().map(view).collect()
+}
+
+fn dead_letters(db: &Db) -> Vec<DeadLetterView> {
+    let rows = db.iter::<DeadLetters>();
+    rows.map(|(number, row)| DeadLetterView {
+        number: *number,
+        at: row.at,
+        item: row.item.clone(),
+        reason: row.reason.clone(),
+    })
+    .collect()
+}

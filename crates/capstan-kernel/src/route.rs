@@ -1,0 +1,159 @@
+//! Routing: where an item of the run queue goes (02 §4.1).
+
+use crate::fault::Corrupt;
+use crate::flight::Work;
+use crate::remote::{self, Delivered, RemoteDelivery};
+use crate::turn::Turn;
+use crate::{clist, notify, promise, queue};
+use capstan_model::capdata::CapData;
+use capstan_model::error::KernelError;
+use capstan_model::id::{EndpointId, KRef, ObjectId, PromiseId, RemoteId, VatId};
+use capstan_model::smallcaps::single_reference;
+use capstan_store::overlay::Tx;
+use capstan_store::schema::{
+    Decider, Objects, Owner, PromiseState, Promises, QueueItem, Remotes, RunQueue, SendItem, Services,
+    VatPhase, Vats,
+};
+use std::collections::BTreeSet;
+
+/// Where a message goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// To this object of this vat, which runs or will run.
+    Vat(VatId, ObjectId),
+    /// To this object of this remote.
+    Remote(RemoteId, ObjectId),
+    /// Onto the queue of this unresolved promise.
+    Park(PromiseId),
+    /// Nowhere: its result is rejected with this.
+    Splat(CapData<KRef>),
+}
+
+/// Decides where a message to `target` goes; follows chains of promises, also long and circular ones.
+pub(crate) fn route(tx: &Tx<'_>, target: KRef) -> Route {
+    let mut target = target;
+    let mut seen = BTreeSet::new();
+    loop {
+        let kp = match target {
+            KRef::Object(ko) => return route_object(tx, ko),
+            KRef::Promise(kp) => kp,
+        };
+        if !seen.insert(kp) {
+            return splat_with(&KernelError::bad_promise_resolution());
+        }
+        match tx.get::<Promises>(&kp).map(|row| &row.state) {
+            None => return splat_with(&KernelError::object_deleted()),
+            Some(PromiseState::Unresolved { .. }) => return Route::Park(kp),
+            Some(PromiseState::Rejected(reason)) => return Route::Splat(reason.clone()),
+            Some(PromiseState::Fulfilled(value)) => match single_reference(value) {
+                Some(kref) => target = kref,
+                None => return splat_with(&KernelError::bad_promise_resolution()),
+            },
+        }
+    }
+}
+
+fn splat_with(error: &KernelError) -> Route {
+    Route::Splat(error.to_capdata())
+}
+
+fn route_object(tx: &Tx<'_>, ko: ObjectId) -> Route {
+    let Some(row) = tx.get::<Objects>(&ko) else {
+        return splat_with(&KernelError::object_deleted());
+    };
+    if row.revoked {
+        return splat_with(&KernelError::object_revoked());
+    }
+    match row.owner {
+        None | Some(Owner::Kernel) => splat_with(&KernelError::object_deleted()),
+        Some(Owner::Endpoint(EndpointId::Vat(vat))) => match tx.get::<Vats>(&vat).map(|row| &row.phase) {
+            Some(VatPhase::Launching | VatPhase::Starting | VatPhase::Running) => Route::Vat(vat, ko),
+            Some(VatPhase::Failed(_) | VatPhase::Terminated) | None => {
+                splat_with(&KernelError::endpoint_unreachable())
+            }
+        },
+        Some(Owner::Endpoint(EndpointId::Remote(rid))) if tx.get::<Remotes>(&rid).is_some() => {
+            Route::Remote(rid, ko)
+        }
+        Some(Owner::Endpoint(EndpointId::Remote(_))) => splat_with(&KernelError::endpoint_unreachable()),
+    }
+}
+
+/// Whether a kernel service stands behind the object.
+pub(crate) fn is_service(tx: &Tx<'_>, ko: ObjectId) -> bool {
+    tx.iter::<Services>().any(|(_, service)| *service == ko)
+}
+
+/// Looks at one item of the run queue: handles it at once, or returns the vat for which it must wait.
+pub(crate) fn examine(turn: &mut Turn<'_>, position: u64) -> Result<Option<VatId>, Corrupt> {
+    match turn.tx.get::<RunQueue>(&position).cloned() {
+        None => Ok(None),
+        Some(QueueItem::Notify { endpoint, promise }) => notify::examine(turn, position, endpoint, promise),
+        Some(QueueItem::Send(item)) => match route(&turn.tx, item.target) {
+            Route::Vat(vat, _) => Ok(Some(vat)),
+            Route::Park(kp) => {
+                turn.tx.delete::<RunQueue>(&position);
+                queue::park(&mut turn.tx, kp, item)?;
+                Ok(None)
+            }
+            Route::Splat(reason) => {
+                turn.tx.delete::<RunQueue>(&position);
+                splat(turn, &item, reason)?;
+                Ok(None)
+            }
+            Route::Remote(rid, ko) => {
+                turn.tx.delete::<RunQueue>(&position);
+                send_to_remote(turn, rid, ko, item)?;
+                Ok(None)
+            }
+        },
+    }
+}
+
+/// Drops a message: rejects its result as whoever decides it, and releases what it held.
+pub(crate) fn splat(turn: &mut Turn<'_>, item: &SendItem, reason: CapData<KRef>) -> Result<(), Corrupt> {
+    if let Some(kp) = item.result {
+        promise::reject_as_decider(turn, kp, reason)?;
+    }
+    queue::release_send(&mut turn.tx, item)
+}
+
+fn send_to_remote(turn: &mut Turn<'_>, rid: RemoteId, ko: ObjectId, item: SendItem) -> Result<(), Corrupt> {
+    let endpoint = EndpointId::Remote(rid);
+    if clist::entry(&turn.tx, endpoint, KRef::Object(ko)).is_none() {
+        return Err(Corrupt::NoEntry(endpoint, KRef::Object(ko)));
+    }
+    let mut told = SendItem { target: KRef::Object(ko), ..item.clone() };
+    if let Some(kp) = item.result {
+        if promise::is_settled(&turn.tx, kp)? {
+            told.result = None;
+        } else {
+            promise::set_decider(&mut turn.tx, kp, Some(Decider::Endpoint(endpoint)))?;
+        }
+    }
+    match remote::deliver(turn, rid, RemoteDelivery::Message(told))? {
+        Delivered::Queued => queue::release_send(&mut turn.tx, &item),
+        Delivered::Refused(text) => splat(turn, &item, KernelError::delivery_failed(text).to_capdata()),
+    }
+}
+
+/// Removes an item that could not be processed; its result is rejected, and if even that fails, the item alone goes.
+pub(crate) fn discard(turn: &mut Turn<'_>, work: &Work) -> Result<(), Corrupt> {
+    let Some(position) = work.position() else {
+        return Ok(());
+    };
+    let Some(item) = turn.tx.delete::<RunQueue>(&position) else {
+        return Ok(());
+    };
+    let mark = turn.mark();
+    let released = match &item {
+        QueueItem::Send(item) => {
+            splat(turn, item, KernelError::delivery_failed("the message was set aside").to_capdata())
+        }
+        QueueItem::Notify { promise, .. } => crate::counts::release(&mut turn.tx, KRef::Promise(*promise)),
+    };
+    if released.is_err() {
+        turn.rollback_to(mark);
+    }
+    Ok(())
+}

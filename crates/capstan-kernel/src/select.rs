@@ -1,0 +1,242 @@
+//! Work selection: after every input, everything that can start is started (law L4, 02 §2).
+//!
+//! Per idle vat: GC actions, then reaps, then its oldest items. What is for a remote or for nobody is done at once.
+
+use crate::crank::{self, Preparation, Prepared};
+use crate::effect::{Dispatch, LogLevel, Step};
+use crate::fault::Corrupt;
+use crate::flight::{InFlight, Staged, Work};
+use crate::kernel::Kernel;
+use crate::remote::{self, RemoteDelivery};
+use crate::turn::{Turn, transact};
+use crate::{gc, route, vat};
+use capstan_model::id::{EndpointId, RemoteId, VatId};
+use capstan_model::peer::Millis;
+use capstan_model::vat::VatDelivery;
+use capstan_store::schema::{Reaps, Remotes, RunQueue, VatPhase, Vats};
+
+/// Deliveries of one hand-over: enough to hide the hand-over's cost, few enough that an abort discards little.
+const BATCH_MAX: usize = 32;
+
+impl Kernel {
+    /// Starts all work that can start.
+    pub(crate) fn pump(&mut self, now: Millis, step: &mut Step) {
+        self.clean_slice(now, step);
+        loop {
+            let mut progress = self.examine_queue(now, step);
+            progress |= self.collect_garbage(now, step);
+            progress |= self.dispatch_lanes(now, step);
+            progress |= self.advance_launches(now, step);
+            progress |= self.advance_collections(now, step);
+            if !progress {
+                return;
+            }
+        }
+    }
+
+    /// Does one bounded part of the clean-up after a terminated vat; returns whether there was one.
+    pub(crate) fn clean_slice(&mut self, now: Millis, step: &mut Step) -> bool {
+        let Some(vat) = vat::next_to_clean(&Turn::begin(&mut self.db, &self.config, now).tx) else {
+            return false;
+        };
+        let item = || format!("clean-up of {vat}");
+        transact(&mut self.db, &self.config, now, step, item, |turn| vat::clean(turn, vat)).is_ok()
+    }
+
+    fn examine_queue(&mut self, now: Millis, step: &mut Step) -> bool {
+        let mut progress = false;
+        loop {
+            let position = match self.volatile.recheck.pop_front() {
+                Some(position) => position,
+                None => match self.db.range::<RunQueue>(self.volatile.cursor..).next() {
+                    None => return progress,
+                    Some((&position, _)) => {
+                        self.volatile.cursor = position.saturating_add(1);
+                        position
+                    }
+                },
+            };
+            progress = true;
+            if let Some(vat) = self.examine(now, position, step) {
+                self.volatile.lanes.entry(vat).or_default().waiting.push_back(position);
+                self.volatile.ready.insert(vat);
+            }
+        }
+    }
+
+    /// Handles one item, or returns the vat for which it must wait.
+    fn examine(&mut self, now: Millis, position: u64, step: &mut Step) -> Option<VatId> {
+        let item = self.db.get::<RunQueue>(&position).cloned();
+        let shown = || format!("queue item {position}: {item:?}");
+        match transact(&mut self.db, &self.config, now, step, shown, |turn| route::examine(turn, position)) {
+            Ok(waits_for) => waits_for,
+            Err(_) => {
+                self.discard(now, &Work::Notify { position, members: Vec::new() }, step);
+                None
+            }
+        }
+    }
+
+    /// Removes an item that was set aside.
+    pub(crate) fn discard(&mut self, now: Millis, work: &Work, step: &mut Step) {
+        let item = || format!("removal of {work:?}");
+        // If even this fails, the item is not looked at again in this process: the cursor is past it.
+        let _ = transact(&mut self.db, &self.config, now, step, item, |turn| route::discard(turn, work));
+    }
+
+    fn collect_garbage(&mut self, now: Millis, step: &mut Step) -> bool {
+        let mut progress = false;
+        let turn = Turn::begin(&mut self.db, &self.config, now);
+        let endpoints = gc::endpoints_with_actions(&turn.tx);
+        drop(turn);
+        for endpoint in endpoints {
+            progress |= match endpoint {
+                EndpointId::Vat(vat) => self.dispatch_gc(now, vat, step),
+                EndpointId::Remote(rid) => self.tell_remote(now, rid, step),
+            };
+        }
+        let reaps: Vec<_> = self.db.iter::<Reaps>().map(|(number, endpoint)| (*number, *endpoint)).collect();
+        for (number, endpoint) in reaps {
+            progress |= self.reap(now, number, endpoint, step);
+        }
+        progress
+    }
+
+    fn tell_remote(&mut self, now: Millis, rid: RemoteId, step: &mut Step) -> bool {
+        let item = || format!("collection toward {rid}");
+        let told = transact(&mut self.db, &self.config, now, step, item, |turn| gc::tell_remote(turn, rid));
+        if told.is_err() {
+            self.drop_gc_work(now, rid.into(), step);
+        }
+        told.unwrap_or(true)
+    }
+
+    fn drop_gc_work(&mut self, now: Millis, endpoint: EndpointId, step: &mut Step) {
+        let item = || format!("removal of GC work for {endpoint}");
+        let _ = transact(&mut self.db, &self.config, now, step, item, |turn| {
+            gc::forget_endpoint(&mut turn.tx, endpoint);
+            Ok(())
+        });
+    }
+
+    fn dispatch_gc(&mut self, now: Millis, vat: VatId, step: &mut Step) -> bool {
+        if !self.is_free(vat) && self.db.get::<Vats>(&vat).is_some() {
+            return false;
+        }
+        let item = || format!("collection in {vat}");
+        let prepared = transact(&mut self.db, &self.config, now, step, item, |turn| {
+            let group = gc::next_group(turn, vat.into());
+            group.map(|(kind, objects)| crank::prepare_gc(&turn.tx, vat, kind, objects)).transpose()
+        });
+        match prepared {
+            Ok(Some(prepared)) => self.hand_over(vat, vec![prepared], step),
+            Ok(None) => {}
+            Err(_) => self.drop_gc_work(now, vat.into(), step),
+        }
+        true
+    }
+
+    fn reap(&mut self, now: Millis, number: u64, endpoint: EndpointId, step: &mut Step) -> bool {
+        if let EndpointId::Vat(vat) = endpoint
+            && self.db.get::<Vats>(&vat).is_some_and(|row| row.phase != VatPhase::Terminated)
+        {
+            if self.is_free(vat) {
+                let work = Work::Reap { number };
+                let delivery = VatDelivery::BringOutYourDead;
+                self.hand_over(vat, vec![Prepared { work, mentions: Vec::new(), delivery }], step);
+                return true;
+            }
+            return false;
+        }
+        let item = || format!("reap of {endpoint}");
+        let _ = transact(&mut self.db, &self.config, now, step, item, |turn| {
+            turn.tx.delete::<Reaps>(&number);
+            if let EndpointId::Remote(rid) = endpoint
+                && turn.tx.get::<Remotes>(&rid).is_some()
+            {
+                remote::deliver(turn, rid, RemoteDelivery::BringOutYourDead)?;
+            }
+            Ok(())
+        });
+        true
+    }
+
+    /// Whether the vat runs and is idle.
+    fn is_free(&self, vat: VatId) -> bool {
+        let runs = self.db.get::<Vats>(&vat).is_some_and(|row| row.phase == VatPhase::Running);
+        runs && self.volatile.is_idle(vat)
+    }
+
+    fn dispatch_lanes(&mut self, now: Millis, step: &mut Step) -> bool {
+        let mut progress = false;
+        while let Some(vat) = self.volatile.ready.pop_first() {
+            if self.is_free(vat) {
+                progress |= self.dispatch_lane(now, vat, step);
+            }
+        }
+        progress
+    }
+
+    /// Hands the oldest waiting items to an idle vat, as many as can go together.
+    fn dispatch_lane(&mut self, now: Millis, vat: VatId, step: &mut Step) -> bool {
+        let Some(row) = self.db.get::<Vats>(&vat) else { return false };
+        let mut staged = Staged::new(row);
+        let mut batch = Vec::new();
+        let mut progress = false;
+        while batch.len() < BATCH_MAX {
+            let waiting = self.volatile.lanes.get(&vat).and_then(|lane| lane.waiting.front().copied());
+            let Some(position) = waiting else { break };
+            let turn = Turn::begin(&mut self.db, &self.config, now);
+            let preparation = crank::prepare(&turn.tx, vat, position, &mut staged);
+            drop(turn);
+            match preparation {
+                Ok(Preparation::Wait) => break,
+                Ok(Preparation::Deliver(prepared)) => batch.push(prepared),
+                Ok(Preparation::Reroute) => self.reroute(now, vat, position, step),
+                Err(corrupt) => self.refuse_item(now, position, &corrupt, step),
+            }
+            progress = true;
+            if let Some(lane) = self.volatile.lanes.get_mut(&vat) {
+                lane.waiting.pop_front();
+            }
+        }
+        self.hand_over(vat, batch, step);
+        progress
+    }
+
+    /// Routes an item again that does not go to `vat` any more.
+    fn reroute(&mut self, now: Millis, vat: VatId, position: u64, step: &mut Step) {
+        if let Some(other) = self.examine(now, position, step) {
+            // Routes never lead from one vat to another, so this is the same vat and a fault of ours.
+            let corrupt = Corrupt::Impossible("an item has no stable route");
+            step.effects.push(crate::effect::Effect::Log {
+                level: LogLevel::Error,
+                text: format!("queue item {position} left {vat} for {other}"),
+            });
+            self.refuse_item(now, position, &corrupt, step);
+        }
+    }
+
+    /// Sets aside an item that cannot be translated.
+    fn refuse_item(&mut self, now: Millis, position: u64, corrupt: &Corrupt, step: &mut Step) {
+        let item = self.db.get::<RunQueue>(&position).cloned();
+        let shown = || format!("queue item {position}: {item:?}");
+        let _ = transact::<()>(&mut self.db, &self.config, now, step, shown, |_| Err(corrupt.clone()));
+        self.discard(now, &Work::Notify { position, members: Vec::new() }, step);
+    }
+
+    fn hand_over(&mut self, vat: VatId, batch: Vec<Prepared>, step: &mut Step) {
+        let Some(incarnation) = self.db.get::<Vats>(&vat).map(|row| row.incarnation) else { return };
+        if batch.is_empty() {
+            return;
+        }
+        let mut orders = Vec::with_capacity(batch.len());
+        for Prepared { work, mentions, delivery } in batch {
+            let id = self.volatile.next_delivery();
+            orders.push((id, delivery));
+            let flight = InFlight { id, incarnation, work, mentions };
+            self.volatile.lanes.entry(vat).or_default().flight.push_back(flight);
+        }
+        step.dispatches.push(Dispatch::Deliver { vat, incarnation, batch: orders });
+    }
+}
