@@ -6,8 +6,11 @@ use std::time::{Duration, Instant};
 pub(crate) const STEPS_MAX: usize = 256;
 /// Bytes that the inputs of one batch brought in: bounds memory while the disk is busy.
 pub(crate) const BYTES_MAX: usize = 16 << 20;
-/// An idle writer waits no longer for a batch to grow.
-const AGE_MAX: Duration = Duration::from_millis(2);
+/// Somebody waits for an effect of the batch: an idle writer waits no longer for more inputs to join.
+const PRESSING_AGE_MAX: Duration = Duration::from_millis(2);
+/// Nobody does, so nothing outside depends on it yet. Most often a vat is at work on an answer, and one commit
+/// serves the question and the answer.
+const AGE_MAX: Duration = Duration::from_millis(10);
 
 /// The batch that gathers and the one on its way to the disk; there are never more.
 #[derive(Debug)]
@@ -23,11 +26,12 @@ struct Gathering<E> {
     steps: usize,
     bytes: usize,
     since: Option<Instant>,
+    pressing: bool,
 }
 
 impl<E> Default for Gathering<E> {
     fn default() -> Self {
-        Gathering { effects: Vec::new(), steps: 0, bytes: 0, since: None }
+        Gathering { effects: Vec::new(), steps: 0, bytes: 0, since: None, pressing: false }
     }
 }
 
@@ -47,9 +51,11 @@ impl<E> Batches<E> {
         Batches { gathering: Gathering::default(), in_flight: None, next: 1 }
     }
 
-    /// Adds one step to the batch that gathers. `bytes`: what its input brought in.
-    pub(crate) fn gather(&mut self, now: Instant, bytes: usize, effects: impl IntoIterator<Item = E>) {
+    /// Adds one step to the batch that gathers. `bytes`: what its input brought in. `pressing`: somebody waits for
+    /// its effects.
+    pub(crate) fn gather(&mut self, now: Instant, bytes: usize, pressing: bool, effects: Vec<E>) {
         let batch = &mut self.gathering;
+        batch.pressing |= pressing;
         batch.effects.extend(effects);
         batch.steps += 1;
         batch.bytes = batch.bytes.saturating_add(bytes);
@@ -71,10 +77,19 @@ impl<E> Batches<E> {
         self.gathering.steps >= STEPS_MAX || self.gathering.bytes >= BYTES_MAX
     }
 
-    /// Whether the batch must be closed though more inputs wait.
-    pub(crate) fn due(&self, now: Instant) -> bool {
-        let old = |since: Instant| now.saturating_duration_since(since) >= AGE_MAX;
-        self.writer_idle() && (self.full() || self.gathering.since.is_some_and(old))
+    /// Whether the batch is to be closed now. `more`: further inputs wait that could join it.
+    pub(crate) fn due(&self, now: Instant, more: bool) -> bool {
+        let hurry = self.gathering.pressing && !more;
+        self.writer_idle()
+            && self.gathered()
+            && (hurry || self.full() || self.wait(now) == Some(Duration::ZERO))
+    }
+
+    /// How long the batch may still wait for more; `None` if there is no writer or nothing to close.
+    pub(crate) fn wait(&self, now: Instant) -> Option<Duration> {
+        let age = now.saturating_duration_since(self.gathering.since?);
+        let allowed = if self.gathering.pressing { PRESSING_AGE_MAX } else { AGE_MAX };
+        self.writer_idle().then(|| allowed.saturating_sub(age))
     }
 
     /// Closes the batch, if the writer is idle. `take_changes` is then called once and returns `None` if there are none.
@@ -109,7 +124,7 @@ mod tests {
     fn with_steps(count: usize) -> Batches<usize> {
         let mut batches = Batches::new();
         let now = Instant::now();
-        (0..count).for_each(|n| batches.gather(now, 0, [n]));
+        (0..count).for_each(|n| batches.gather(now, 0, true, vec![n]));
         batches
     }
 
@@ -126,9 +141,9 @@ mod tests {
     fn a_batch_without_changes_leaves_at_once_but_overtakes_nothing() {
         let mut batches = with_steps(1);
         assert_eq!(batches.close(NOTHING), Closed::Release(vec![0]));
-        batches.gather(Instant::now(), 0, [1]);
+        batches.gather(Instant::now(), 0, true, vec![1]);
         assert_eq!(batches.close(ROWS), Closed::Commit(1, "rows"));
-        batches.gather(Instant::now(), 0, [2]);
+        batches.gather(Instant::now(), 0, true, vec![2]);
         assert_eq!(batches.close(|| -> Option<()> { panic!("changes taken while busy") }), Closed::Busy);
         assert_eq!(batches.durable(1), [1]);
         assert_eq!(batches.close(NOTHING), Closed::Release(vec![2]));
@@ -143,7 +158,7 @@ mod tests {
             for turn in 0..8 {
                 match schedule / 4_u32.pow(turn) % 4 {
                     0 => {
-                        batches.gather(Instant::now(), 0, [made]);
+                        batches.gather(Instant::now(), 0, true, vec![made]);
                         made += 1;
                     }
                     3 => {
@@ -167,15 +182,22 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_due_when_full_or_old_and_the_writer_is_idle() {
-        let mut batches = with_steps(STEPS_MAX - 1);
+    fn a_batch_is_due_when_full_or_old_or_pressing_and_the_writer_is_idle() {
+        let mut batches = Batches::new();
         let now = Instant::now();
-        assert!(!batches.full() && batches.due(now + AGE_MAX));
-        batches.gather(now, 0, [0]);
-        assert!(batches.full() && batches.due(now));
+        assert!(!batches.due(now, false));
+        batches.gather(now, 0, false, vec![0]);
+        assert!(!batches.due(now, false) && batches.due(now + AGE_MAX, true));
+        assert_eq!(batches.wait(now), Some(AGE_MAX));
+        batches.gather(now, 0, true, vec![0]);
+        assert!(batches.due(now, false) && !batches.due(now, true));
+        assert!(batches.due(now + PRESSING_AGE_MAX, true));
+        (2..STEPS_MAX).for_each(|_| batches.gather(now, 0, false, Vec::new()));
+        assert!(batches.full() && batches.due(now, true));
         assert_eq!(batches.close(ROWS), Closed::Commit(1, "rows"));
-        assert!(!batches.gathered() && !batches.due(now + AGE_MAX));
-        batches.gather(now, BYTES_MAX, [0]);
-        assert!(batches.full() && !batches.due(now + AGE_MAX));
+        assert!(!batches.gathered() && !batches.due(now + AGE_MAX, false));
+        batches.gather(now, BYTES_MAX, true, vec![0]);
+        assert!(batches.full() && !batches.due(now + AGE_MAX, false));
+        assert_eq!(batches.wait(now), None);
     }
 }

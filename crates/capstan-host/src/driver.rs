@@ -4,7 +4,6 @@
 use crate::batch::{Batches, Closed};
 use crate::chance;
 use crate::error::HostFault;
-use crate::log;
 use crate::release::{Held, Outlets, Waiter};
 use capstan_js::{VatEvent, Workers};
 use capstan_kernel::effect::{Dispatch, Step};
@@ -23,6 +22,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 /// The wall clock may be set back: a deadline is looked at again after this.
 const SLEEP_MAX: Duration = Duration::from_secs(10);
+
+/// What those are told who ask or wait while the host stops.
+pub(crate) const STOPPING: &str = "the kernel is stopping";
 
 /// What reaches the loop.
 pub(crate) enum Post {
@@ -85,9 +87,9 @@ impl Driver {
     /// are ended and the store is closed. A fault releases nothing more.
     pub(crate) fn run(mut self) -> Result<(), HostFault> {
         let outcome = self.turns();
-        self.outlets.refuse_all(match &outcome {
-            Ok(()) => "the kernel is stopping",
-            Err(_) => "the kernel has failed",
+        self.outlets.refuse_all(&match &outcome {
+            Ok(()) => STOPPING.to_owned(),
+            Err(fault) => fault.to_string(),
         });
         drop(self.workers);
         if let Err(error) = self.writer.stop() {
@@ -100,40 +102,33 @@ impl Driver {
         self.step(Input::Booted, 0);
         loop {
             self.take_reports()?;
-            if self.batches.due(Instant::now()) {
-                self.hand_over();
-            }
-            if self.batches.full() {
+            if self.batches.full() && !self.batches.writer_idle() {
                 self.await_report()?;
                 continue;
             }
             if self.deadline_passed() {
                 self.step(Input::TimeCame, 0);
             }
-            let post = match self.inbox.try_recv() {
-                Ok(post) => post,
-                Err(TryRecvError::Disconnected) => return self.flush(),
-                Err(TryRecvError::Empty) if self.batches.gathered() && self.batches.writer_idle() => {
-                    self.hand_over();
-                    continue;
-                }
-                Err(TryRecvError::Empty) => match self.inbox.recv_timeout(self.sleep()) {
-                    Ok(post) => post,
-                    Err(RecvTimeoutError::Timeout) => continue,
-                    Err(RecvTimeoutError::Disconnected) => return self.flush(),
-                },
+            let next = self.inbox.try_recv();
+            if self.batches.due(Instant::now(), next.is_ok()) {
+                self.hand_over();
+            }
+            let next = match next {
+                Err(TryRecvError::Empty) => self.inbox.recv_timeout(self.sleep()),
+                Err(TryRecvError::Disconnected) => Err(RecvTimeoutError::Disconnected),
+                Ok(post) => Ok(post),
             };
-            match post {
-                Post::Wake => {}
-                Post::Stop => return self.flush(),
-                post => self.handle(post),
+            match next {
+                Ok(Post::Wake) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Post::Stop) | Err(RecvTimeoutError::Disconnected) => return self.flush(),
+                Ok(post) => self.handle(post),
             }
         }
     }
 
     fn handle(&mut self, post: Post) {
         match post {
-            Post::Vat(VatEvent::Log { vat, level, text }) => log::vat(vat, &level, &text),
+            Post::Vat(VatEvent::Log { .. }) => {} // written where it was said
             Post::Vat(VatEvent::Started { vat, incarnation, result }) => {
                 self.step(Input::VatStarted { vat, incarnation, result }, 0);
             }
@@ -190,8 +185,9 @@ impl Driver {
             }
         }
         let life = self.new_life().map(Held::Life);
-        let held = effects.into_iter().map(Held::Effect).chain(life);
-        self.batches.gather(Instant::now(), bytes, held);
+        let held: Vec<Held> = effects.into_iter().map(Held::Effect).chain(life).collect();
+        let pressing = held.iter().any(Held::is_pressing);
+        self.batches.gather(Instant::now(), bytes, pressing, held);
     }
 
     fn new_life(&mut self) -> Option<Incarnation> {
@@ -265,9 +261,10 @@ impl Driver {
     }
 
     fn sleep(&self) -> Duration {
-        let Some(at) = self.kernel.next_deadline() else { return SLEEP_MAX };
-        let left = Duration::from_millis(at.0.saturating_sub(chance::now().0));
-        left.clamp(Duration::from_millis(1), SLEEP_MAX)
+        let deadline = self.kernel.next_deadline();
+        let timer = deadline.map(|at| Duration::from_millis(at.0.saturating_sub(chance::now().0).max(1)));
+        let batch = self.batches.wait(Instant::now());
+        [timer, batch].into_iter().flatten().fold(SLEEP_MAX, Duration::min)
     }
 }
 

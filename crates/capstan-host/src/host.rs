@@ -2,7 +2,7 @@
 
 use crate::chance;
 use crate::config::HostConfig;
-use crate::driver::Post;
+use crate::driver::{Post, STOPPING};
 use crate::error::{HostError, HostFault, QueryError};
 use crate::home;
 use crate::outcome::{self, Backup, FsckReport, Launched, Record, Settled};
@@ -77,7 +77,7 @@ impl Host {
     /// Asks the kernel and waits for its answer, which is durable. Dropping the future abandons the request: nobody
     /// is told, what it began goes on.
     pub async fn request(&self, op: HostOp) -> Result<Answer, Refusal> {
-        let queued = self.inner.queue.clone().acquire_owned().await.map_err(|_| stopping())?;
+        let queued = self.inner.queue.clone().acquire_owned().await.map_err(|_| self.gone())?;
         self.ask(op, Some(queued)).await
     }
 
@@ -85,11 +85,19 @@ impl Host {
         let request = RequestId(self.inner.next_request.fetch_add(1, Ordering::Relaxed));
         let (waiter, answer) = oneshot::channel();
         let post = Post::Request { request, op: Box::new(op), waiter, queued };
-        self.inner.inbox.send(post).map_err(|_| stopping())?;
+        self.inner.inbox.send(post).map_err(|_| self.gone())?;
         let mut abandon = Abandon { request, inbox: Some(&self.inner.inbox) };
         let answer = answer.await;
         abandon.inbox = None;
-        answer.unwrap_or_else(|_| Err(stopping()))
+        answer.unwrap_or_else(|_| Err(self.gone()))
+    }
+
+    /// Why nothing is answered any more.
+    fn gone(&self) -> Refusal {
+        Refusal::Internal(match &*self.inner.phase.borrow() {
+            Phase::Failed(fault) => fault.to_string(),
+            Phase::Running | Phase::Stopped => STOPPING.to_owned(),
+        })
     }
 
     /// Calls an object or promise and waits for the settlement. `methargs`: smallcaps of `[method, args]`.
@@ -192,10 +200,6 @@ impl Drop for Abandon<'_> {
             let _ = inbox.send(Post::Abandoned(self.request));
         }
     }
-}
-
-fn stopping() -> Refusal {
-    Refusal::Internal("the kernel is stopping".to_owned())
 }
 
 fn no_chance(error: getrandom::Error) -> Refusal {

@@ -114,6 +114,8 @@ fn meta(tables: &Tables, key: &str) -> Option<Arc<str>> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
     use super::*;
 
     const WORDS: &str =

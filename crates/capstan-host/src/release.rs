@@ -22,6 +22,13 @@ pub(crate) enum Held {
     Life(Incarnation),
 }
 
+impl Held {
+    /// Whether somebody waits for it.
+    pub(crate) fn is_pressing(&self) -> bool {
+        !matches!(self, Held::Effect(Effect::Log { .. }))
+    }
+}
+
 /// Those who are told.
 pub(crate) struct Outlets {
     pub(crate) node: Option<Arc<Node>>,

@@ -7,8 +7,9 @@ use crate::error::{HostError, HostFault};
 use crate::home::{self, Opened};
 use crate::host::{Inner, REQUESTS_QUEUED_MAX};
 use crate::identity::{self, Identity};
+use crate::log;
 use crate::release::Outlets;
-use capstan_js::Workers;
+use capstan_js::{VatEvent, Workers};
 use capstan_kernel::kernel::{Kernel, KernelConfig};
 use capstan_model::peer::{Hint, Millis};
 use capstan_net::{Node, NodeConfig};
@@ -60,7 +61,11 @@ pub(crate) async fn start(config: HostConfig) -> Result<Inner, HostError> {
     let sink = inbox.clone();
     let driver = Driver {
         kernel: Kernel::new(Db::load(tables), kernel_config(&config, &identity)),
-        workers: Workers::new(config.workers, move |event| drop(sink.send(Post::Vat(event)))),
+        workers: Workers::new(config.workers, move |event| match event {
+            // Written where it was said: a talkative vat waits for the log and fills no queue.
+            VatEvent::Log { vat, level, text } => log::vat(vat, &level, &text),
+            event => drop(sink.send(Post::Vat(event))),
+        }),
         writer,
         inbox: posts,
         reports,
