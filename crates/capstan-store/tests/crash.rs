@@ -9,6 +9,7 @@ use capstan_store::sqlite::{SqliteStore, Sync, load_read_only};
 use capstan_store::writer::{Pace, Writer};
 use std::path::Path;
 use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -106,11 +107,12 @@ fn a_killed_writer_leaves_whole_batches_and_all_it_acknowledged() {
     for round in 0..10_u64 {
         let test = "crash::a_killed_writer_leaves_whole_batches_and_all_it_acknowledged";
         let mut writer = child::spawn(test, dir.path(), "");
-        // Somewhere in a commit, since the writer does nothing else.
+        // Somewhere in a later commit, since the writer does nothing else.
         let commits = 1 + round * 7919 % 23;
         for _ in 0..commits {
             acknowledged = writer.hear("durable").unwrap().parse().unwrap();
         }
+        thread::sleep(Duration::from_micros(round * 7919 % 4001));
         acknowledged = last(&writer.kill("durable")).unwrap_or(acknowledged);
         let found = model.check(&path);
         assert!(found >= acknowledged, "{found} on disk, {acknowledged} acknowledged");
