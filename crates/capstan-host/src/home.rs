@@ -5,6 +5,7 @@ use crate::error::{HostError, QueryError};
 use crate::identity::{self, Fresh, Identity};
 use crate::outcome::{Backup, FsckReport, Record};
 use crate::{SeedSource, Sync};
+use capstan_kernel::audit::audit;
 use capstan_store::error::StoreError;
 use capstan_store::home::HomeLock;
 use capstan_store::schema::{ChangeSet, Tables};
@@ -139,7 +140,8 @@ fn check(path: &Path) -> Result<FsckReport, HostError> {
         }
         Err(error) => return Err(error.into()),
     };
-    Ok(FsckReport { problems: Vec::new(), checked: counts(&tables) })
+    let problems = audit(&tables).iter().map(ToString::to_string).collect();
+    Ok(FsckReport { problems, checked: counts(&tables) })
 }
 
 fn counts(tables: &Tables) -> Vec<(&'static str, u64)> {

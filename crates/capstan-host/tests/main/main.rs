@@ -1,0 +1,8 @@
+//! Hosts with real disks, real vats and real sockets.
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests fail by panicking")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod homes;
+mod lives;
