@@ -175,6 +175,28 @@ fn rows_that_contradict_each_other_are_read_as_they_are() {
 }
 
 #[test]
+fn a_checkpoint_empties_the_log_and_waits_for_no_reader() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("kernel.sqlite");
+    let (mut store, _) = SqliteStore::open(&path, Sync::Full).unwrap();
+    let log = || fs::metadata(path.with_file_name("kernel.sqlite-wal")).unwrap().len();
+    let pins = (0..1000).map(|n| (ObjectId(n), Some(n)));
+    let changes = ChangeSet { pins: pins.collect(), ..ChangeSet::default() };
+    let reader = rusqlite::Connection::open(&path).unwrap();
+    reader.execute_batch("BEGIN; SELECT * FROM meta").unwrap();
+    store.apply(&changes).unwrap();
+    assert!(log() > 0);
+    let since = std::time::Instant::now();
+    store.checkpoint().unwrap();
+    assert!(since.elapsed() < std::time::Duration::from_secs(4), "the reader was waited for");
+    assert!(log() > 0, "the reader still needs the log");
+    drop(reader);
+    store.checkpoint().unwrap();
+    assert_eq!(log(), 0);
+    assert_eq!(load_read_only(&path).unwrap().snapshot(), changes);
+}
+
+#[test]
 fn a_damaged_file_is_no_store() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("kernel.sqlite");
