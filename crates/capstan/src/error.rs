@@ -122,7 +122,7 @@ pub struct CliError {
     /// What happened, for people.
     pub message: String,
     /// The rejection value, in the JSON form of values, when user code rejected.
-    pub value: Option<Json>,
+    pub value: Option<Box<Json>>,
     /// What to do about it, for people.
     pub hints: Vec<String>,
 }
@@ -160,7 +160,7 @@ impl CliError {
     pub fn document(&self) -> Json {
         let mut error = json!({"code": self.code.as_str(), "message": self.message});
         if let (Some(value), Some(object)) = (&self.value, error.as_object_mut()) {
-            object.insert("value".into(), value.clone());
+            object.insert("value".into(), (**value).clone());
         }
         json!({ "error": error })
     }

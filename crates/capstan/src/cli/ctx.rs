@@ -1,6 +1,6 @@
 //! What a command works with.
 
-use super::args::{Globals, Seconds};
+use super::args::Globals;
 use crate::daemon::{DaemonOptions, spawn};
 use crate::error::{CliError, Code};
 use crate::home::Home;
@@ -11,13 +11,12 @@ use serde_json::Value as Json;
 use std::path::PathBuf;
 
 /// The filter of the daemon's log unless another is given.
-pub(super) const LOG_FILTER: &str = "info";
+pub(super) const LOG_FILTER: &str = "info,libp2p=warn,libp2p_swarm=warn";
 
 /// The global options, resolved, and the connection once there is one.
 pub(super) struct Ctx {
     pub(super) home: Home,
     pub(super) json: bool,
-    pub(super) timeout: Seconds,
     spawn: bool,
     client: Option<Client>,
 }
@@ -31,8 +30,8 @@ impl Ctx {
             Some(dir) => Home::new(&dir)?,
             None => Home::in_data_directory(|name| std::env::var_os(name).map(PathBuf::from))?,
         };
-        let Globals { json, timeout, no_spawn, .. } = globals;
-        Ok(Ctx { home, json, timeout, spawn: !no_spawn, client: None })
+        let Globals { json, no_spawn, .. } = globals;
+        Ok(Ctx { home, json, spawn: !no_spawn, client: None })
     }
 
     /// What a daemon is started with when a command just needs one.
@@ -49,7 +48,7 @@ impl Ctx {
     /// The daemon, started if none runs and `--no-spawn` is not given.
     pub(super) async fn client(&mut self) -> Result<&mut Client, CliError> {
         if self.client.is_none() {
-            let found = Client::connect(&self.home).await?;
+            let found = Client::connect_alive(&self.home).await?;
             self.client = Some(match found {
                 Some(client) => client,
                 None if self.spawn => self.start(&self.default_daemon()).await?,

@@ -62,11 +62,6 @@ impl Printer {
         self.line(text).unwrap_or(ExitCode::FAILURE)
     }
 
-    /// Says what happens, for people, while a command works.
-    pub(super) fn progress(&self, text: &str) {
-        let _ = writeln!(io::stderr(), "{text}");
-    }
-
     /// Reports that the command line was not understood.
     pub(super) fn usage(&mut self, error: &clap::Error) -> ExitCode {
         if !self.json {
@@ -74,8 +69,9 @@ impl Printer {
             return ExitCode::from(Code::Usage.exit());
         }
         let text = error.render().to_string();
-        let first = text.lines().next().unwrap_or_default();
-        self.failure(&CliError::new(Code::Usage, first.trim_start_matches("error: ")))
+        let what = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+        let what = what.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+        self.failure(&CliError::new(Code::Usage, what.trim_start_matches("error: ")))
     }
 
     /// Reports a failure, and returns what to exit with.

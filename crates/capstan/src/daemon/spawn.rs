@@ -26,13 +26,13 @@ const ANNOUNCEMENT_BYTES_MAX: u64 = 1 << 20;
 /// Waits as long as it takes: the caller's time-out applies.
 pub async fn connect_or_start(options: &DaemonOptions, executable: &Path) -> Result<Client, CliError> {
     let home = &options.home;
-    if let Some(client) = Client::connect(home).await? {
+    if let Some(client) = Client::connect_alive(home).await? {
         return Ok(client);
     }
     home.create()?;
     let _turn = home.turn().await?;
     loop {
-        if let Some(client) = Client::connect(home).await? {
+        if let Some(client) = Client::connect_alive(home).await? {
             return Ok(client);
         }
         let held = home.holder().map_err(|error| CliError::io(home.dir().display(), error))?;

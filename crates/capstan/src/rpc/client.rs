@@ -43,6 +43,16 @@ impl Client {
         }
     }
 
+    /// Like [`Client::connect`], but a daemon that is just ending counts as none.
+    pub async fn connect_alive(home: &Home) -> Result<Option<Client>, CliError> {
+        let Some(mut client) = Client::connect(home).await? else { return Ok(None) };
+        match client.call("daemonStatus", json!([])).await {
+            Ok(_) => Ok(Some(client)),
+            Err(error) if error.code == Code::Io => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Sends one request and waits for its answer.
     pub async fn call(&mut self, method: &str, params: Json) -> Result<Json, CliError> {
         self.next += 1;
@@ -81,10 +91,5 @@ impl Client {
         let result = self.call(method, params).await?;
         serde_json::from_value(result)
             .map_err(|error| CliError::internal(format!("result of {method}: {error}")))
-    }
-
-    /// Waits until the daemon closes the connection.
-    pub async fn closed(&mut self) {
-        while let Ok(Line::Text(_)) = self.lines.next().await {}
     }
 }

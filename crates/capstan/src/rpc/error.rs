@@ -28,7 +28,7 @@ pub(crate) struct RpcError {
     pub(crate) message: String,
     /// For programs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) data: Option<ErrorDetail>,
+    pub(crate) data: Option<Box<ErrorDetail>>,
 }
 
 /// What a program should know about an error (01 §7).
@@ -65,12 +65,12 @@ impl RpcError {
         let error = value::rejection(&rejection);
         let code = code.unwrap_or(error.code);
         let detail = ErrorDetail { name: None, code: code.as_str().to_owned(), rejection: Some(rejection) };
-        RpcError { code: FAILED, message: error.message, data: Some(detail) }
+        RpcError { code: FAILED, message: error.message, data: Some(Box::new(detail)) }
     }
 
     fn of(number: i64, code: Code, message: String) -> Self {
         let detail = ErrorDetail { name: None, code: code.as_str().to_owned(), rejection: None };
-        RpcError { code: number, message, data: Some(detail) }
+        RpcError { code: number, message, data: Some(Box::new(detail)) }
     }
 
     fn named(mut self, name: &str) -> Self {
@@ -89,10 +89,11 @@ impl RpcError {
         let code = Code::parse(&detail.code);
         match detail.rejection {
             Some(rejection) if code == Code::Rejected => value::rejection(&rejection),
-            Some(rejection) => {
-                CliError { value: Some(value::value_json(&rejection)), ..CliError::new(code, self.message) }
-            }
-            None => CliError::new(code, self.message),
+            Some(rejection) if code == Code::LaunchFailed => CliError {
+                value: Some(Box::new(value::value_json(&rejection))),
+                ..CliError::new(code, self.message)
+            },
+            Some(_) | None => CliError::new(code, self.message),
         }
     }
 }

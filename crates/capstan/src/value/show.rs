@@ -74,6 +74,8 @@ pub fn rejection(value: &CapData<KRef>) -> CliError {
     let is_error = matches!(decode(value), Ok(Value::Error { .. }));
     match KernelError::parse(&message).filter(|_| is_error) {
         Some(kernel) => CliError::new(Code::Kernel(kernel.code), message),
-        None => CliError { value: Some(value_json(value)), ..CliError::new(Code::Rejected, message) },
+        None => {
+            CliError { value: Some(Box::new(value_json(value))), ..CliError::new(Code::Rejected, message) }
+        }
     }
 }

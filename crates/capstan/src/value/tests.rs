@@ -167,10 +167,13 @@ fn rejections_carry_the_code_of_the_kernel_or_the_value_of_the_user() {
     assert_eq!((kernel.code.as_str(), kernel.value), ("PEER_RESTARTED", None));
     let user = rejection(&data("#{\"#error\":\"boom\",\"name\":\"TypeError\"}", &[]));
     let value = json!({"@error": {"name": "TypeError", "message": "boom"}});
-    assert_eq!(user, CliError { value: Some(value), ..CliError::new(Code::Rejected, "boom") });
+    assert_eq!(user, CliError { value: Some(Box::new(value)), ..CliError::new(Code::Rejected, "boom") });
     let text = rejection(&data("#\"[KERNEL:OBJECT_DELETED] not really\"", &[]));
     assert_eq!(text.code, Code::Rejected);
     let odd = rejection(&data("#[\"&0\"]", &["kp3"]));
-    assert_eq!((odd.message.as_str(), odd.value), ("[<kp3>]", Some(json!([{"@promise": "kp3"}]))));
+    assert_eq!(
+        (odd.message.as_str(), odd.value.as_deref()),
+        ("[<kp3>]", Some(&json!([{"@promise": "kp3"}])))
+    );
     assert_eq!(show(&Value::Promise(KRef::Promise(PromiseId(3)))), json!({"@promise": "kp3"}));
 }

@@ -1,6 +1,5 @@
 //! `daemon start|stop|status|purge`.
 
-use super::super::args::Seconds;
 use super::super::ctx::{Ctx, LOG_FILTER};
 use super::super::printer::Printer;
 use super::super::text::Fields;
@@ -8,6 +7,7 @@ use super::logs::LogsArgs;
 use crate::daemon::ready::Announcement;
 use crate::daemon::{self, DaemonOptions, control};
 use crate::error::{CliError, Code};
+use crate::rpc::client::Client;
 use capstan_kernel::kernel::Generation;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
@@ -143,9 +143,8 @@ pub(crate) async fn run(
 /// waited for.
 async fn running_status(ctx: &mut Ctx) -> Result<Json, CliError> {
     const LOOK_AGAIN: Duration = Duration::from_millis(50);
-    let Seconds(_) = ctx.timeout;
     loop {
-        if let Some(mut client) = crate::rpc::client::Client::connect(&ctx.home).await? {
+        if let Some(mut client) = Client::connect_alive(&ctx.home).await? {
             return client.call("daemonStatus", json!([])).await;
         }
         let held = ctx.home.holder().map_err(|error| CliError::io(ctx.home.dir().display(), error))?;

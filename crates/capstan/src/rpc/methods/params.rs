@@ -49,5 +49,8 @@ pub(super) struct Launch {
 }
 
 pub(super) fn parse<T: DeserializeOwned>(params: Json) -> Result<T, RpcError> {
+    if !params.is_object() {
+        return Err(RpcError::params("expected an object"));
+    }
     serde_json::from_value(params).map_err(RpcError::params)
 }

@@ -1,0 +1,147 @@
+//! Starting, stopping, killing and purging daemons.
+
+use crate::shell::Shell;
+use serde_json::{Value as Json, json};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+
+fn mode(path: &std::path::Path) -> u32 {
+    std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode() & 0o777)
+}
+
+#[test]
+fn n208_a_daemon_starts_stops_and_is_purged() {
+    let shell = Shell::new();
+    let started = shell.run(&["daemon", "start"]).done();
+    let keys: Vec<&String> = started.as_object().into_iter().flat_map(|object| object.keys()).collect();
+    assert_eq!(keys, ["pid", "peerId", "listen", "incarnation", "home"]);
+    assert_eq!(started.get("pid").and_then(Json::as_u64), shell.pid().map(u64::from));
+    assert_eq!(started.get("home"), Some(&json!(shell.home().to_string_lossy())));
+    let address = started.pointer("/listen/0").and_then(Json::as_str).unwrap_or_default();
+    let peer = started.get("peerId").and_then(Json::as_str).unwrap_or_default();
+    assert!(address.starts_with("/ip4/127.0.0.1/tcp/") && address.ends_with(&format!("/p2p/{peer}")));
+    assert_eq!(shell.run(&["daemon", "start"]).done(), started);
+    let status = shell.run(&["daemon", "status"]).done();
+    assert!(status.get("uptimeSeconds").is_some_and(Json::is_u64), "{status}");
+    assert_eq!(shell.run(&["identity", "show"]).done(), json!({"peerId": peer}));
+    assert_eq!(mode(&shell.home()), 0o700);
+    for name in ["daemon.sock", "daemon.pid", "daemon.log", "kernel.sqlite"] {
+        assert_eq!(mode(&shell.home().join(name)), 0o600, "{name}");
+    }
+    let log = shell.run(&["daemon", "logs"]).done();
+    assert!(log.to_string().contains("Daemon started."), "{log}");
+
+    assert_eq!(shell.run(&["daemon", "stop"]).done(), json!({"stopped": true}));
+    assert!(!shell.home().join("daemon.pid").exists() && !shell.home().join("daemon.sock").exists());
+    shell.run(&["daemon", "stop"]).failed(3, "NO_DAEMON");
+    let again = shell.run(&["daemon", "start"]).done();
+    assert_eq!(
+        (again.get("peerId"), again.get("incarnation")),
+        (started.get("peerId"), started.get("incarnation"))
+    );
+    assert_eq!(shell.run(&["daemon", "purge", "--force"]).done(), json!({"purged": true}));
+    for name in ["daemon.sock", "daemon.pid", "daemon.log", "kernel.sqlite", "kernel.sqlite-wal"] {
+        assert!(!shell.home().join(name).exists(), "{name}");
+    }
+    assert_ne!(shell.run(&["identity", "show"]).done(), json!({"peerId": peer}));
+}
+
+#[test]
+fn n209_a_second_daemon_is_refused_and_a_dead_one_is_succeeded() {
+    let shell = Shell::new();
+    let root = shell.launch_example("counter.js");
+    let second = shell.run(&["daemon", "start", "--foreground"]);
+    assert!(second.failed(1, "IO").contains("another daemon is running"), "{second:?}");
+    assert_eq!(shell.run(&["send", &root, "bump"]).done(), json!(1));
+    shell.kill();
+    assert!(shell.home().join("daemon.pid").exists() && shell.home().join("daemon.sock").exists());
+    shell.run(&["daemon", "status"]).failed(3, "NO_DAEMON");
+    assert_eq!(shell.run(&["send", &root, "bump"]).done(), json!(2));
+}
+
+#[test]
+fn n210_commands_that_race_start_one_daemon() -> anyhow::Result<()> {
+    let shell = Shell::new();
+    let commands = (0..6).map(|_| {
+        shell.command(&["--json", "daemon", "start"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
+    });
+    let commands = commands.collect::<Result<Vec<_>, _>>()?;
+    let mut pids = Vec::new();
+    for command in commands {
+        let output = command.wait_with_output()?;
+        let json: Json = serde_json::from_slice(&output.stdout)?;
+        pids.push(json.get("pid").and_then(Json::as_u64));
+    }
+    assert!(pids.iter().all(|pid| pid.is_some() && *pid == shell.pid().map(u64::from)), "{pids:?}");
+    Ok(())
+}
+
+#[test]
+fn a_purge_after_a_kill_can_keep_the_keys() {
+    let shell = Shell::new();
+    let before = shell.run(&["daemon", "start"]).done();
+    let root = shell.launch_example("counter.js");
+    shell.kill();
+    assert_eq!(shell.run(&["daemon", "purge", "--force", "--keep-identity"]).done(), json!({"purged": true}));
+    let after = shell.run(&["daemon", "start"]).done();
+    assert_eq!(before.get("peerId"), after.get("peerId"));
+    assert_ne!(before.get("incarnation"), after.get("incarnation"));
+    assert_eq!(shell.run(&["vats"]).done(), json!([]));
+    shell.run(&["send", &root, "read"]).failed(1, "OBJECT_DELETED");
+}
+
+#[test]
+fn signals_stop_a_daemon_in_order() -> anyhow::Result<()> {
+    for signal in ["-TERM", "-INT", "-HUP"] {
+        let shell = Shell::new();
+        let mut command = shell.command(&["daemon", "start", "--foreground"]);
+        let mut daemon = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        while shell.run(&["daemon", "status"]).code != 0 {}
+        std::process::Command::new("kill").args([signal, &daemon.id().to_string()]).status()?;
+        assert_eq!(daemon.wait()?.code(), Some(0), "{signal}");
+        assert!(!shell.home().join("daemon.pid").exists());
+        let log = std::fs::read_to_string(shell.home().join("daemon.log"))?;
+        assert!(log.trim_end().ends_with("Daemon stopped."), "{log}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_home_that_is_open_to_others_and_holds_other_files_is_left_alone() -> anyhow::Result<()> {
+    let shell = Shell::new();
+    std::fs::create_dir(shell.home())?;
+    std::fs::set_permissions(shell.home(), std::fs::Permissions::from_mode(0o755))?;
+    std::fs::write(shell.home().join("letter.txt"), "dear")?;
+    shell.run(&["daemon", "start"]).failed(1, "IO");
+    shell.run(&["daemon", "purge", "--force"]).failed(1, "IO");
+    assert_eq!(mode(&shell.home()), 0o755);
+    Ok(())
+}
+
+#[test]
+fn a_home_with_a_long_path_works() -> anyhow::Result<()> {
+    let shell = Shell::new();
+    let long = shell.home().join("x".repeat(120));
+    let home = long.to_string_lossy().into_owned();
+    shell.run(&["--home", &home, "daemon", "start"]).done();
+    let status = shell.run(&["--home", &home, "--no-spawn", "status"]).done();
+    assert_eq!(status.get("vats"), Some(&json!(0)));
+    assert_eq!(shell.run(&["--home", &home, "daemon", "stop"]).done(), json!({"stopped": true}));
+    Ok(())
+}
+
+#[test]
+fn without_a_network_there_are_no_listeners() {
+    let shell = Shell::new();
+    let started = shell.run(&["daemon", "start", "--no-network"]).done();
+    assert_eq!(started.get("listen"), Some(&json!([])));
+    let root = shell.launch_example("counter.js");
+    assert_eq!(shell.run(&["send", &root, "bump"]).done(), json!(1));
+}
+
+#[test]
+fn a_listener_that_cannot_be_bound_is_an_error_and_no_daemon() {
+    let shell = Shell::new();
+    shell.run(&["daemon", "start", "--listen", "/ip4/127.0.0.1/tcp/notaport"]).failed(1, "IO");
+    shell.run(&["daemon", "status"]).failed(3, "NO_DAEMON");
+}
