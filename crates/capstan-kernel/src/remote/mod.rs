@@ -3,21 +3,32 @@
 //!
 //! **Invariant:** nothing here knows a socket or a multiaddr; a channel is a number, a hint an opaque text.
 
-use crate::effect::Step;
-use crate::fault::Corrupt;
-use crate::host_op::{GrantView, Refusal, RemoteView};
-use crate::input::RequestId;
-use crate::kernel::KernelConfig;
-use crate::turn::Turn;
-use capstan_model::id::{GrantId, ObjectId, PromiseId, RemoteId};
-use capstan_model::peer::{Hint, Incarnation, Millis, PeerId};
-use capstan_store::overlay::Db;
-use capstan_store::schema::SendItem;
-use capstan_wire::seam::LinkEvent;
+mod channels;
+mod facts;
+mod forget;
+mod handshake;
+mod outbox;
+mod receive;
+mod redeem;
+mod restart;
+mod sending;
+#[cfg(test)]
+mod tests;
 
-/// What is known of open channels: dies with the process, rebuilt from nothing.
-#[derive(Debug, Default)]
-pub(crate) struct Channels {}
+use crate::effect::{Effect, LogLevel, Step};
+use crate::fault::Corrupt;
+use crate::host_op::RemoteView;
+use crate::kernel::KernelConfig;
+use crate::turn::{Turn, transact};
+use capstan_model::id::{ObjectId, PromiseId, RemoteId};
+use capstan_model::peer::{Hint, Incarnation, Millis};
+use capstan_store::overlay::Db;
+use capstan_store::schema::{Remotes, SendItem};
+use capstan_wire::seam::{LinkEvent, LinkOrder};
+
+pub(crate) use channels::Channels;
+pub(crate) use forget::{peer_close, peer_forget, peer_hint, peer_reconnect};
+pub(crate) use redeem::{grants, issue_url, redeem_url, redemption_abandoned, revoke_url};
 
 /// One delivery to a peer, in kernel terms.
 #[derive(Clone, Debug)]
@@ -46,13 +57,15 @@ pub(crate) enum Delivered {
 }
 
 /// Translates a delivery and appends it to the outbox. Never waits for the network.
+///
+/// Only says it to the peer: what a GC delivery means for our own rows (03 E-5) is the caller's, afterwards, since the
+/// names are looked up here. Names without an entry are left out.
 pub(crate) fn deliver(
     turn: &mut Turn<'_>,
     rid: RemoteId,
     delivery: RemoteDelivery,
 ) -> Result<Delivered, Corrupt> {
-    let _ = (turn, rid, delivery);
-    Ok(Delivered::Refused("not connected".into()))
+    outbox::deliver(turn, rid, delivery)
 }
 
 /// Handles one fact from the links, each frame in a transaction of its own.
@@ -65,7 +78,46 @@ pub(crate) fn link_event(
     fresh: Incarnation,
     step: &mut Step,
 ) {
-    let _ = (db, channels, config, now, event, fresh, step);
+    match event {
+        LinkEvent::FactsWanted { channel, peer, dialed } => {
+            handshake::facts_wanted(db, channels, config, channel, peer, dialed, step);
+        }
+        LinkEvent::HandshakeRead { channel, theirs, note_changed } => {
+            if let Some(open) = channels.open.get_mut(&channel) {
+                if note_changed {
+                    let text = format!("peer {} shows another incarnation", open.peer.short());
+                    step.effects.push(Effect::Log { level: LogLevel::Info, text });
+                }
+                open.theirs = Some(theirs);
+                handshake::conclude(db, channels, config, now, channel, false, fresh, step);
+            }
+        }
+        LinkEvent::Confirmed { channel } => {
+            handshake::conclude(db, channels, config, now, channel, true, fresh, step);
+        }
+        LinkEvent::FramesRead { channel, frames } => {
+            receive::frames_read(db, channels, config, now, channel, frames, step);
+        }
+        LinkEvent::Sent { channel, seq, outcome } => {
+            if let Some((peer, name)) = sending::sent(channels, channel, seq, outcome) {
+                let fault = capstan_wire::seam::SendFault::Terminal(name);
+                sending::send_failed(channels, &peer, &fault, step);
+            }
+        }
+        LinkEvent::SendFailed { peer, fault } => sending::send_failed(channels, &peer, &fault, step),
+        LinkEvent::ChannelClosed { channel, .. } => sending::channel_closed(db, channels, channel, step),
+        LinkEvent::GaveUp { peer } => sending::gave_up(db, channels, config, now, &peer, None, step),
+        LinkEvent::HintsLearned { peer, hints } => {
+            let item = || format!("addresses of {peer}");
+            let _set_aside = transact(db, config, now, step, item, |turn| {
+                if let Some(rid) = facts::remote_of(&turn.tx, &peer) {
+                    facts::learn(turn, rid, &hints);
+                }
+                Ok(())
+            });
+        }
+        LinkEvent::Listening { addresses } => channels.listen = addresses,
+    }
 }
 
 /// Does what is due: acknowledgements, retransmissions to classic peers, redemption deadlines.
@@ -76,13 +128,12 @@ pub(crate) fn time_came(
     now: Millis,
     step: &mut Step,
 ) {
-    let _ = (db, channels, config, now, step);
+    sending::time_came(db, channels, config, now, step);
 }
 
 /// Returns when [`time_came`] next has something to do.
 pub(crate) fn next_deadline(db: &Db, channels: &Channels) -> Option<Millis> {
-    let _ = (db, channels);
-    None
+    sending::next_deadline(db, channels)
 }
 
 /// At the start of a life: forgets redemptions of dead waiters, asks for every wanted link.
@@ -93,7 +144,19 @@ pub(crate) fn boot(
     now: Millis,
     step: &mut Step,
 ) {
-    let _ = (db, channels, config, now, step);
+    let item = || "redemptions of a dead process".to_owned();
+    let _set_aside = transact(db, config, now, step, item, redeem::forget_all);
+    for (rid, peer) in facts::remotes(db) {
+        let tx = db.begin();
+        let Some(row) = tx.get::<Remotes>(&rid) else { continue };
+        if row.closed {
+            step.effects.push(Effect::Link(LinkOrder::ClosePeer { peer }));
+        } else if outbox::wanted(&tx, rid) {
+            let for_send = outbox::pending(&tx, rid);
+            channels.asked.insert(peer.clone(), for_send);
+            step.effects.push(Effect::Link(LinkOrder::Want { peer, hints: row.hints.clone(), for_send }));
+        }
+    }
 }
 
 /// At the end of every step: hands newly written outbox rows to registered channels, asks for links that are wanted.
@@ -104,97 +167,43 @@ pub(crate) fn transmit(
     now: Millis,
     step: &mut Step,
 ) {
-    let _ = (db, channels, config, now, step);
-}
-
-/// Issues a grant for the object (03 A.5); counts as a root of it.
-pub(crate) fn issue_url(
-    turn: &mut Turn<'_>,
-    object: ObjectId,
-    secret: [u8; 32],
-) -> Result<Result<GrantId, Refusal>, Corrupt> {
-    let _ = (turn, object, secret);
-    Ok(Err(Refusal::UrlUnknown("no grants".into())))
-}
-
-/// Ends a grant.
-pub(crate) fn revoke_url(turn: &mut Turn<'_>, grant: GrantId) -> Result<Result<(), Refusal>, Corrupt> {
-    let _ = (turn, grant);
-    Ok(Err(Refusal::UrlUnknown("no grants".into())))
-}
-
-/// Lists the grants.
-pub(crate) fn grants(db: &Db) -> Vec<GrantView> {
-    let _ = db;
-    Vec::new()
-}
-
-/// Redeems a URL for a request: answers at once for one of ours, else when the peer has answered. The answer, an
-/// `Answer::Redeemed` or a refusal, is pushed to the turn's effects.
-pub(crate) fn redeem_url(
-    turn: &mut Turn<'_>,
-    channels: &mut Channels,
-    request: RequestId,
-    url: &str,
-    reply_key: &str,
-) -> Result<(), Corrupt> {
-    let _ = (turn, channels, request, url, reply_key);
-    Ok(())
-}
-
-/// Gives up waiting for a redemption.
-pub(crate) fn redemption_abandoned(channels: &mut Channels, request: RequestId) {
-    let _ = (channels, request);
-}
-
-/// Remembers where a peer can be dialled; makes a remote for it if there is none.
-pub(crate) fn peer_hint(
-    turn: &mut Turn<'_>,
-    peer: &PeerId,
-    hints: Vec<Hint>,
-) -> Result<Result<(), Refusal>, Corrupt> {
-    let _ = (turn, peer, hints);
-    Ok(Ok(()))
-}
-
-/// Intentionally closes a peer (03 B-48, C-24a).
-pub(crate) fn peer_close(
-    turn: &mut Turn<'_>,
-    channels: &mut Channels,
-    peer: &PeerId,
-) -> Result<Result<(), Refusal>, Corrupt> {
-    let _ = (turn, channels, peer);
-    Ok(Ok(()))
-}
-
-/// Undoes a close (03 B-49).
-pub(crate) fn peer_reconnect(
-    turn: &mut Turn<'_>,
-    peer: &PeerId,
-    hints: Vec<Hint>,
-) -> Result<Result<(), Refusal>, Corrupt> {
-    let _ = (turn, peer, hints);
-    Ok(Ok(()))
-}
-
-/// Deletes a remote and all that is kept about it (03 C-42, S14).
-pub(crate) fn peer_forget(
-    turn: &mut Turn<'_>,
-    channels: &mut Channels,
-    peer: &PeerId,
-) -> Result<Result<(), Refusal>, Corrupt> {
-    let _ = (turn, channels, peer);
-    Ok(Ok(()))
+    sending::transmit(db, channels, config, now, step);
 }
 
 /// Lists the remotes.
 pub(crate) fn remotes(db: &Db, channels: &Channels) -> Vec<RemoteView> {
-    let _ = (db, channels);
-    Vec::new()
+    let view = |(rid, row): (&RemoteId, &capstan_store::schema::RemoteRow)| {
+        let session = db.get::<capstan_store::schema::Sessions>(&row.peer);
+        let session = session.cloned().unwrap_or_else(facts::blank_session);
+        let life = db.get::<capstan_store::schema::PeerIncarnations>(&row.peer);
+        let open = channels.open.values().any(|channel| channel.peer == row.peer);
+        let state = if row.closed {
+            "closed"
+        } else if channels.bound_to(&row.peer).is_some() {
+            "connected"
+        } else if open || channels.asked.contains_key(&row.peer) {
+            "connecting"
+        } else {
+            "disconnected"
+        };
+        let acked = session.una.0.saturating_sub(1);
+        RemoteView {
+            remote: *rid,
+            peer: row.peer.clone(),
+            state: state.into(),
+            peer_incarnation: life.and_then(|row| row.incarnation.clone()),
+            restarts_seen: row.restarts_seen,
+            sent: session.sent,
+            acked: capstan_model::peer::Seq(acked),
+            received: session.recv,
+            pending: session.sent.0.saturating_sub(acked),
+            hints: row.hints.clone(),
+        }
+    };
+    db.iter::<Remotes>().map(view).collect()
 }
 
 /// Returns our own confirmed listen addresses.
 pub(crate) fn listening(channels: &Channels) -> Vec<Hint> {
-    let _ = channels;
-    Vec::new()
+    channels.listen.clone()
 }

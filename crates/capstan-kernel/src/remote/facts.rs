@@ -1,0 +1,182 @@
+//! Rows as facts, and the sequence row of a peer (03 G.3).
+
+use super::channels::SessionName;
+use crate::kernel::{Generation, KernelConfig};
+use crate::turn::Turn;
+use capstan_model::id::RemoteId;
+use capstan_model::peer::{Digest, Epoch, Hint, Incarnation, PeerId, Seq};
+use capstan_store::overlay::{Db, Tx};
+use capstan_store::schema::{
+    Meta, Outbox, PeerIncarnationRow, PeerIncarnations, RemoteRow, Remotes, RemotesByPeer, SessionRow,
+    Sessions,
+};
+use capstan_wire::facts::{Facts, Left, SessionFacts};
+
+/// The frame limit of a classic peer, bytes (03 B-33a).
+pub(super) const CLASSIC_FRAME_BYTES_MAX: u64 = 1 << 20;
+/// What a session peer that said nothing else accepts, bytes (03 B-33a).
+const SESSION_FRAME_BYTES_MAX: u64 = 16 << 20;
+/// Frames we take beyond what we have received; the transport's own back-pressure does the rest.
+const CREDIT: u64 = 1 << 20;
+/// Addresses kept per peer.
+const HINTS_MAX: usize = 16;
+
+/// The sequence row of a peer never spoken to.
+pub(super) fn blank_session() -> SessionRow {
+    SessionRow {
+        epoch: Epoch(0),
+        base: Epoch(0),
+        una: Seq(1),
+        sent: Seq(0),
+        una_digest: Digest::default(),
+        recv: Seq(0),
+        recv_digest: Digest::default(),
+        left: None,
+        classic_born: false,
+    }
+}
+
+/// Our own life.
+pub(super) fn own_life(tx: &Tx<'_>) -> Incarnation {
+    Incarnation::new(tx.get::<Meta>(&"incarnation".into()).cloned().unwrap_or_else(|| "".into()))
+}
+
+pub(super) fn session(tx: &Tx<'_>, peer: &PeerId) -> SessionRow {
+    tx.get::<Sessions>(peer).cloned().unwrap_or_else(blank_session)
+}
+
+/// The life of the peer on record.
+pub(super) fn believes(tx: &Tx<'_>, peer: &PeerId) -> Option<Incarnation> {
+    tx.get::<PeerIncarnations>(peer).and_then(|row| row.incarnation.clone())
+}
+
+pub(super) fn record_life(turn: &mut Turn<'_>, peer: &PeerId, incarnation: Option<Incarnation>) {
+    let row = PeerIncarnationRow { incarnation, seen: turn.now };
+    turn.tx.put::<PeerIncarnations>(peer.clone(), row);
+}
+
+/// The current session with the peer; none while we are nascent toward it.
+pub(super) fn session_name(tx: &Tx<'_>, peer: &PeerId) -> Option<SessionName> {
+    let theirs = believes(tx, peer)?;
+    Some(SessionName { ours: own_life(tx), theirs, epoch: session(tx, peer).epoch })
+}
+
+/// Whether both ends are known to have used the session.
+pub(super) fn confirmed(row: &SessionRow) -> bool {
+    row.una > Seq(1) || row.recv > Seq(0)
+}
+
+/// What we say to this peer at this moment.
+pub(super) fn facts(tx: &Tx<'_>, config: &KernelConfig, listen: &[Hint], peer: &PeerId) -> Facts {
+    let incarnation = own_life(tx);
+    if config.generation == Generation::Classic {
+        return Facts { incarnation, session: None };
+    }
+    Facts { incarnation, session: Some(session_facts(tx, config, listen, peer)) }
+}
+
+/// The session part of [`facts`], whatever generation is spoken.
+pub(super) fn session_facts(
+    tx: &Tx<'_>,
+    config: &KernelConfig,
+    listen: &[Hint],
+    peer: &PeerId,
+) -> SessionFacts {
+    let row = session(tx, peer);
+    SessionFacts {
+        believes: believes(tx, peer),
+        epoch: row.epoch,
+        base: row.base,
+        una: row.una,
+        sent: row.sent,
+        recv: row.recv,
+        digest: row.recv_digest,
+        left: row.left.map(|(life, epoch)| Left { life, epoch }),
+        classic_born: row.classic_born,
+        frame_bytes_max: config.frame_bytes_max,
+        credit: CREDIT,
+        words: vec!["pipeline".into()],
+        listen: listen.iter().take(HINTS_MAX).cloned().collect(),
+    }
+}
+
+/// The digest of our frames `1..=n`; `None` where it is not kept.
+pub(super) fn digest_at(tx: &Tx<'_>, rid: Option<RemoteId>, row: &SessionRow, n: Seq) -> Option<Digest> {
+    if n.next() == row.una {
+        return Some(row.una_digest);
+    }
+    if n < row.una {
+        return None;
+    }
+    tx.get::<Outbox>(&(rid?, n)).map(|entry| entry.digest)
+}
+
+pub(super) fn remote_of(tx: &Tx<'_>, peer: &PeerId) -> Option<RemoteId> {
+    tx.get::<RemotesByPeer>(peer).copied()
+}
+
+/// Finds the peer's remote, or makes one: record and counters in one go (03 C-31).
+pub(super) fn ensure_remote(turn: &mut Turn<'_>, peer: &PeerId, hints: &[Hint]) -> RemoteId {
+    if let Some(rid) = remote_of(&turn.tx, peer) {
+        learn(turn, rid, hints);
+        return rid;
+    }
+    let rid = RemoteId(turn.next_number("remote"));
+    let row = RemoteRow {
+        peer: peer.clone(),
+        hints: Vec::new(),
+        next_object: 1,
+        next_promise: 1,
+        closed: false,
+        restarts_seen: 0,
+    };
+    turn.tx.put::<Remotes>(rid, row);
+    turn.tx.put::<RemotesByPeer>(peer.clone(), rid);
+    if turn.tx.get::<Sessions>(peer).is_none() {
+        turn.tx.put::<Sessions>(peer.clone(), blank_session());
+    }
+    learn(turn, rid, hints);
+    rid
+}
+
+/// Adds addresses to a remote's record; the newest are the most useful, the oldest give way.
+pub(super) fn learn(turn: &mut Turn<'_>, rid: RemoteId, hints: &[Hint]) {
+    let Some(row) = turn.tx.get::<Remotes>(&rid) else { return };
+    let mut merged: Vec<Hint> = Vec::new();
+    for hint in hints.iter().chain(&row.hints) {
+        if merged.len() < HINTS_MAX && !merged.contains(hint) {
+            merged.push(hint.clone());
+        }
+    }
+    if merged != row.hints {
+        turn.tx.update::<Remotes, _>(&rid, |row| row.hints = merged);
+    }
+}
+
+fn limit_key(peer: &PeerId) -> std::sync::Arc<str> {
+    format!("peerFrameBytesMax {peer}").into()
+}
+
+/// The longest frame the peer accepts, as it last said.
+pub(super) fn frame_limit(tx: &Tx<'_>, peer: &PeerId) -> usize {
+    let said = tx.get::<Meta>(&limit_key(peer)).and_then(|text| text.parse().ok());
+    usize::try_from(said.unwrap_or(SESSION_FRAME_BYTES_MAX)).unwrap_or(usize::MAX)
+}
+
+pub(super) fn record_frame_limit(turn: &mut Turn<'_>, peer: &PeerId, limit: u64) {
+    let key = limit_key(peer);
+    if limit == SESSION_FRAME_BYTES_MAX {
+        turn.tx.delete::<Meta>(&key);
+    } else if frame_limit(&turn.tx, peer) as u64 != limit {
+        turn.tx.put::<Meta>(key, limit.to_string().into());
+    }
+}
+
+pub(super) fn forget_frame_limit(turn: &mut Turn<'_>, peer: &PeerId) {
+    turn.tx.delete::<Meta>(&limit_key(peer));
+}
+
+/// Every remote with its peer, as of the last transaction.
+pub(super) fn remotes(db: &Db) -> Vec<(RemoteId, PeerId)> {
+    db.iter::<Remotes>().map(|(rid, row)| (*rid, row.peer.clone())).collect()
+}

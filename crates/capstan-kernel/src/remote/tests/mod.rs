@@ -1,0 +1,5 @@
+//! Two kernels with the real link machine between them, over a pipe in memory.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod session;
+mod world;
