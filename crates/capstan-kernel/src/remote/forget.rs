@@ -3,18 +3,18 @@
 use super::channels::Channels;
 use super::restart::{Ending, end_session, finalize_peer_restart};
 use super::{facts, outbox};
-use crate::clist;
 use crate::effect::{Effect, LogLevel};
 use crate::fault::Corrupt;
 use crate::host_op::Refusal;
 use crate::turn::Turn;
+use crate::{clist, counts};
 use capstan_model::error::{IntentionalCloseError, KernelError};
 use capstan_model::id::{EndpointId, KRef, ObjectId, PromiseId, RemoteId};
 use capstan_model::peer::{Hint, PeerId, Seq};
 use capstan_model::refs::Side;
 use capstan_store::schema::{
     Candidates, Clist, ClistByEref, Meta, Objects, Outbox, Owner, PeerIncarnations, PromiseState, Promises,
-    Remotes, RemotesByPeer, Sessions,
+    QueueItem, Remotes, RemotesByPeer, RunQueue, Sessions,
 };
 use capstan_wire::seam::LinkOrder;
 use std::sync::Arc;
@@ -32,7 +32,8 @@ pub(super) fn forget_endpoint_imports(turn: &mut Turn<'_>, rid: RemoteId) -> Res
             continue;
         }
         match kref {
-            KRef::Promise(_) => {
+            KRef::Promise(kp) => {
+                unsubscribe(turn, kp, endpoint);
                 clist::remove(&mut turn.tx, endpoint, kref)?;
             }
             KRef::Object(ko) => forget_object(turn, endpoint, ko)?,
@@ -121,6 +122,14 @@ fn forget_exports(turn: &mut Turn<'_>, rid: RemoteId) -> Result<(), Corrupt> {
             unsubscribe(turn, kp, endpoint);
         }
         clist::remove(&mut turn.tx, endpoint, kref)?;
+    }
+    let waiting = turn.tx.iter::<RunQueue>().filter_map(|(at, item)| match item {
+        QueueItem::Notify { endpoint: whom, promise } if *whom == endpoint => Some((*at, *promise)),
+        QueueItem::Notify { .. } | QueueItem::Send(_) => None,
+    });
+    for (at, kp) in waiting.collect::<Vec<_>>() {
+        turn.tx.delete::<RunQueue>(&at);
+        counts::release(&mut turn.tx, KRef::Promise(kp))?;
     }
     Ok(())
 }

@@ -412,6 +412,10 @@ impl World {
         self.sides[at].disk.len()
     }
 
+    pub(super) fn order(&mut self, at: usize, order: LinkOrder) {
+        self.sides[at].orders.push_back(order);
+    }
+
     pub(super) fn speak(&mut self, at: usize, generation: Generation) {
         self.sides[at].generation = generation;
     }
