@@ -145,3 +145,27 @@ fn a_listener_that_cannot_be_bound_is_an_error_and_no_daemon() {
     shell.run(&["daemon", "start", "--listen", "/ip4/127.0.0.1/tcp/notaport"]).failed(1, "IO");
     shell.run(&["daemon", "status"]).failed(3, "NO_DAEMON");
 }
+
+#[test]
+fn a_backup_is_restored_into_an_empty_home_as_a_new_life() {
+    let (shell, other) = (Shell::new(), Shell::new());
+    let root = shell.launch_example("counter.js");
+    assert_eq!(shell.run(&["send", &root, "bump", "7"]).done(), json!(7));
+    let file = shell.file("occupied", "");
+    shell.run(&["backup", &file]).failed(1, "IO");
+    let file = format!("{file}.backup");
+    let copied = shell.run(&["backup", &file]).done();
+    let length = std::fs::metadata(&file).map_or(0, |metadata| metadata.len());
+    assert_eq!(copied.get("bytes"), Some(&json!(length)));
+    assert_eq!(mode(std::path::Path::new(&file)), 0o600);
+    let before = shell.run(&["daemon", "status"]).done();
+    shell.run(&["daemon", "stop"]).done();
+    shell.run(&["restore", &file]).failed(1, "IO");
+
+    assert_eq!(other.run(&["restore", &file]).done(), json!({"ok": true}));
+    other.run(&["daemon", "status"]).failed(3, "NO_DAEMON");
+    assert_eq!(other.run(&["send", &root, "read"]).done(), json!(7));
+    let after = other.run(&["daemon", "status"]).done();
+    assert_eq!(before.get("peerId"), after.get("peerId"));
+    assert_ne!(before.get("incarnation"), after.get("incarnation"));
+}

@@ -12,7 +12,9 @@ fn nothing_was_started(shell: &Shell) {
 fn what_the_parser_refuses_is_a_document_too() {
     let shell = Shell::new();
     for arguments in [
-        &["send"][..],
+        &[][..],
+        &["daemon"],
+        &["send"],
         &["no-such-command"],
         &["send", "ko1", "m", "--no-such-flag"],
         &["daemon", "start", "--handshake", "old"],

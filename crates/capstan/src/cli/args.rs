@@ -1,7 +1,7 @@
 //! The command line: which commands there are, and what all of them take.
 
 use super::commands::{
-    completions, daemon, demo, identity, launch, logs, peer, query, rpc, send, subcluster, url, vat,
+    backup, completions, daemon, demo, identity, launch, logs, peer, query, rpc, send, subcluster, url, vat,
 };
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -101,6 +101,10 @@ pub enum Command {
     Query(query::QueryArgs),
     /// Check every invariant of the store, running or stopped
     Fsck,
+    /// Write a consistent copy of the store, identity included, while the kernel goes on
+    Backup(backup::FileArgs),
+    /// Put a backup into an empty home; needs no daemon
+    Restore(backup::FileArgs),
     /// List the items that were set aside, with reasons
     DeadLetters,
     /// Make one raw JSON-RPC 2.0 call to the daemon

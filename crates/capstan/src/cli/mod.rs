@@ -50,7 +50,10 @@ fn parse(arguments: &[OsString]) -> Result<Args, clap::Error> {
 fn refused(printer: &mut Printer, error: &clap::Error) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => printer.raw(&error.render().to_string()),
-        _ => printer.usage(error),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            printer.usage(error, Some("a command is missing: see --help"))
+        }
+        _ => printer.usage(error, None),
     }
 }
 

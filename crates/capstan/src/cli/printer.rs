@@ -62,8 +62,8 @@ impl Printer {
         self.line(text).unwrap_or(ExitCode::FAILURE)
     }
 
-    /// Reports that the command line was not understood.
-    pub(super) fn usage(&mut self, error: &clap::Error) -> ExitCode {
+    /// Reports that the command line was not understood. `message` replaces the parser's in the document.
+    pub(super) fn usage(&mut self, error: &clap::Error, message: Option<&str>) -> ExitCode {
         if !self.json {
             let _ = error.print();
             return ExitCode::from(Code::Usage.exit());
@@ -71,7 +71,8 @@ impl Printer {
         let text = error.render().to_string();
         let what = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
         let what = what.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
-        self.failure(&CliError::new(Code::Usage, what.trim_start_matches("error: ")))
+        let what = message.unwrap_or(what.trim_start_matches("error: "));
+        self.failure(&CliError::new(Code::Usage, what))
     }
 
     /// Reports a failure, and returns what to exit with.

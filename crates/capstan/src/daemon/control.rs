@@ -66,8 +66,9 @@ pub async fn purge(home: &Home, keep_identity: bool) -> Result<(), CliError> {
     let purged = tokio::task::spawn_blocking(move || capstan_host::purge(&dir, keep_identity)).await;
     let purged = purged.map_err(|error| CliError::internal(error.to_string()))?;
     purged.map_err(|error| CliError::new(Code::Io, super::with_sources(&error)))?;
-    let mut aside = home.log().into_os_string();
-    aside.push(".1");
-    let _ = std::fs::remove_file(aside);
+    // Where it can be found belongs to who it is.
+    if !keep_identity {
+        super::address::forget(home);
+    }
     Ok(())
 }

@@ -50,8 +50,10 @@ where
         SystemTime.format_time(&mut writer)?;
         let level = event.metadata().level().as_str().to_ascii_lowercase();
         write!(writer, "] [{level}] {}: ", event.metadata().target())?;
-        context.field_format().format_fields(writer.by_ref(), event)?;
-        writeln!(writer)
+        let mut fields = String::new();
+        context.field_format().format_fields(Writer::new(&mut fields), event)?;
+        // One event is one line, whatever a vat says.
+        writeln!(writer, "{}", fields.replace('\n', "\\n").replace('\r', "\\r"))
     }
 }
 

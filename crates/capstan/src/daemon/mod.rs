@@ -14,6 +14,7 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+mod address;
 pub mod control;
 mod log;
 pub mod ready;
@@ -125,7 +126,13 @@ async fn serve(options: DaemonOptions, ready: impl FnOnce(&Json)) -> Result<(), 
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(system)?;
     let home = options.home.clone();
-    let host = Host::start(host_config(options)).await.map_err(start_failed)?;
+    let mut config = host_config(options);
+    address::recall(&home, &mut config.listen);
+    let host = Host::start(config).await.map_err(start_failed)?;
+    let bound: Vec<String> = host.listen().iter().map(ToString::to_string).collect();
+    if !bound.is_empty() {
+        address::remember(&home, &bound);
+    }
     let listener = listen(&home).map_err(|error| CliError::io(home.socket().display(), error))?;
     let (phase, _) = watch::channel(Phase::Running);
     let daemon = Arc::new(Daemon { host, home, started: Instant::now(), phase });

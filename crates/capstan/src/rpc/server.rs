@@ -5,6 +5,7 @@ use super::lines::{Line, Lines};
 use super::message::{Request, parse_request, response};
 use super::methods;
 use crate::daemon::Daemon;
+use crate::error::Code;
 use serde_json::Value as Json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,7 +94,6 @@ async fn converse(stream: UnixStream, daemon: Arc<Daemon>) {
                 Err(_) => return,
             },
             Some(answer) = answers.join_next() => {
-                // A task that panicked has no answer; its panic is in the log.
                 if let Ok(answer) = answer && write(&mut writer, &answer).await.is_err() {
                     return;
                 }
@@ -120,7 +120,18 @@ fn begin(line: &[u8], daemon: &Arc<Daemon>, answers: &mut Answers) {
     let daemon = daemon.clone();
     match parse_request(line) {
         Ok(Request { id, method, params }) => {
-            answers.spawn(async move { response(&id, methods::call(&daemon, &method, params).await) });
+            answers.spawn(async move {
+                // A set of its own, so that a panic becomes an answer and leaving ends it.
+                let mut call = JoinSet::new();
+                call.spawn(async move { methods::call(&daemon, &method, params).await });
+                let outcome = match call.join_next().await {
+                    Some(Ok(outcome)) => outcome,
+                    Some(Err(_)) | None => {
+                        Err(RpcError::failed(Code::Internal, "the request failed; see the log"))
+                    }
+                };
+                response(&id, outcome)
+            });
         }
         Err((id, error)) => {
             answers.spawn(async move { response(&id, Err(error)) });

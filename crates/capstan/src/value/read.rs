@@ -224,6 +224,7 @@ fn tagged(inner: &Json, redeemed: &Redeemed, depth: usize) -> Result<Argument, B
     let refuse = || form("@tagged takes {\"tag\": string, \"payload\": value}");
     let object = inner.as_object().filter(|object| object.len() == 2).ok_or_else(refuse)?;
     let tag = object.get("tag").and_then(Json::as_str).ok_or_else(refuse)?.to_owned();
-    let payload = read(object.get("payload").ok_or_else(refuse)?, redeemed, depth + 1)?;
+    // Depth counts levels of JSON, and a tagged value takes two.
+    let payload = read(object.get("payload").ok_or_else(refuse)?, redeemed, depth + 2)?;
     Ok(Value::Tagged { tag, payload: Box::new(payload) })
 }

@@ -1,5 +1,6 @@
 //! One file a command; a group of commands shares one.
 
+pub(super) mod backup;
 pub(super) mod completions;
 pub(super) mod daemon;
 pub(super) mod demo;
@@ -45,6 +46,8 @@ pub(super) async fn run(
         Command::Peer(command) => Box::new(peer::run(ctx, command).await?),
         Command::Query(args) => Box::new(query::run(ctx, args).await?),
         Command::Fsck => return fsck::run(ctx, printer).await,
+        Command::Backup(args) => Box::new(backup::backup(ctx, args).await?),
+        Command::Restore(args) => Box::new(backup::restore(ctx, args).await?),
         Command::DeadLetters => Box::new(show::dead_letters(ctx).await?),
         Command::Rpc(args) => Box::new(rpc::run(ctx, args).await?),
         Command::Identity(command) => Box::new(identity::run(ctx, command).await?),

@@ -1,7 +1,7 @@
 //! What may be asked of a daemon (05 §2), and by which name.
 
 use super::error::{RpcError, UNKNOWN_METHOD};
-use super::methods::params::{Id, Kref, Launch, Peer, Sql, Url, parse};
+use super::methods::params::{Backup, Id, Kref, Launch, Peer, Sql, Url, parse};
 use crate::cluster::Cluster;
 use crate::daemon::Daemon;
 use crate::error::Code;
@@ -9,6 +9,7 @@ use capstan_host::{HostError, QueryError};
 use capstan_kernel::host_op::{Answer, HostOp, Refusal};
 use capstan_model::id::KRef;
 use serde_json::{Value as Json, json};
+use std::path::Path;
 
 mod params;
 mod send;
@@ -59,6 +60,10 @@ pub(crate) async fn call(daemon: &Daemon, method: &str, params: Json) -> Outcome
         "deadLetters" => views::dead_letters(daemon).await,
         "daemonStatus" => Ok(daemon.status()),
         "fsck" => Ok(views::fsck(&daemon.host().fsck().await?)),
+        "backup" => {
+            let copy = daemon.host().backup(Path::new(&parse::<Backup>(params)?.file)).await?;
+            Ok(json!({"bytes": copy.bytes, "sha256": copy.sha256}))
+        }
         "shutdown" => {
             daemon.begin_stop();
             Ok(json!({"status": "shutting down"}))

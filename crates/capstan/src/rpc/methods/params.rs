@@ -27,6 +27,12 @@ pub(super) struct Url {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct Backup {
+    pub(super) file: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Sql {
     pub(super) sql: String,
 }

@@ -24,7 +24,6 @@ const KILL_LIMIT: Duration = Duration::from_secs(5);
 struct Status {
     peer_id: String,
     incarnation: String,
-    listen: Vec<String>,
 }
 
 /// What is looked at in a remote.
@@ -75,14 +74,10 @@ impl Actor {
         Ok(Actor { name, options, program, source, client, peer: text(), life: text(), root: text() })
     }
 
-    /// Starts the daemon, on the address it had before if it had one.
+    /// Starts the daemon; it takes the port it had before.
     pub(super) async fn start(&mut self) -> Result<(), CliError> {
         let mut client = spawn::connect_or_start(&self.options, &self.program).await?;
         let status: Status = client.call_as("daemonStatus", json!([])).await?;
-        let address = status.listen.first().and_then(|address| address.split_once("/p2p/"));
-        if let Some((address, _)) = address {
-            self.options.listen = vec![address.to_owned()];
-        }
         (self.peer, self.life, self.client) = (status.peer_id, status.incarnation, Some(client));
         Ok(())
     }

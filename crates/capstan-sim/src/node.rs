@@ -1,0 +1,147 @@
+//! One kernel of the world: what is on its disk, and the process that may be running on it.
+
+use crate::vats::Vats;
+use capstan_kernel::effect::Effect;
+use capstan_kernel::input::Input;
+use capstan_kernel::kernel::{Kernel, KernelConfig};
+use capstan_model::peer::{ChannelId, Millis};
+use capstan_store::memory::MemoryStore;
+use capstan_store::overlay::Db;
+use capstan_store::schema::ChangeSet;
+use capstan_wire::link::{LinkOptions, Links};
+use capstan_wire::seam::LinkOrder;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Where a crash strikes, relative to the making durable of one batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strike {
+    /// The batch is lost, and its effects with it.
+    BeforeCommit,
+    /// The batch is durable; its effects never happen.
+    AfterCommit,
+}
+
+/// One kernel: its disk outlives its processes.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) config: KernelConfig,
+    pub(crate) options: LinkOptions,
+    /// The test plays the links itself.
+    pub(crate) bare: bool,
+    pub(crate) disk: MemoryStore,
+    pub(crate) snapshots: Vec<ChangeSet>,
+    pub(crate) process: Option<Process>,
+    /// Counts process lives.
+    pub(crate) life: u64,
+    /// Counts incarnations, those offered and never used included.
+    pub(crate) names: u64,
+    /// Batches made durable so far.
+    pub(crate) commits: u64,
+    /// Die at that batch.
+    pub(crate) strike: Option<(u64, Strike)>,
+    /// Orders of a bare kernel, for the test to read.
+    pub(crate) orders: Vec<LinkOrder>,
+    /// What it logged at warning level or above, and at info.
+    pub(crate) log: Vec<String>,
+}
+
+/// What dies with the process.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) kernel: Kernel,
+    pub(crate) links: Links,
+    pub(crate) vats: Vats,
+    pub(crate) inbox: VecDeque<Input>,
+    /// A turn is on the agenda.
+    pub(crate) turn_due: bool,
+    /// A commit is on the agenda.
+    pub(crate) commit_due: bool,
+    /// Effects that wait for the batch.
+    pub(crate) held: Vec<Effect>,
+    /// When the kernel and the links were last told the time.
+    pub(crate) told: (Millis, Millis),
+    pub(crate) next_channel: u64,
+    /// When the last answer of a vat arrives: none overtakes another.
+    pub(crate) vats_last: Millis,
+}
+
+impl Node {
+    pub(crate) fn new(name: &str, config: KernelConfig, options: LinkOptions) -> Self {
+        let mut node = Node {
+            name: name.to_owned(),
+            config,
+            options,
+            bare: false,
+            disk: MemoryStore::default(),
+            snapshots: Vec::new(),
+            process: None,
+            life: 0,
+            names: 0,
+            commits: 0,
+            strike: None,
+            orders: Vec::new(),
+            log: Vec::new(),
+        };
+        node.wipe();
+        node
+    }
+
+    /// A name for a new incarnation.
+    pub(crate) fn fresh(&mut self) -> capstan_model::peer::Incarnation {
+        self.names += 1;
+        capstan_model::peer::Incarnation::new(format!("{}-{}", self.name, self.names))
+    }
+
+    /// Empties the disk: the same key, a new life.
+    pub(crate) fn wipe(&mut self) {
+        let life: Arc<str> = self.fresh().as_str().into();
+        let peer: Arc<str> = self.config.peer.as_str().into();
+        self.overwrite(&ChangeSet {
+            meta: [("incarnation".into(), Some(life)), ("peerId".into(), Some(peer))].into(),
+            ..ChangeSet::default()
+        });
+    }
+
+    /// Replaces everything on the disk.
+    pub(crate) fn overwrite(&mut self, rows: &ChangeSet) {
+        self.disk = MemoryStore::default();
+        self.write(rows);
+    }
+
+    /// Adds to what is on the disk.
+    pub(crate) fn write(&mut self, rows: &ChangeSet) {
+        // The memory store never refuses; its result is that of every backend.
+        let _ = self.disk.apply(rows);
+    }
+
+    pub(crate) fn snapshot(&self) -> ChangeSet {
+        self.disk.reload().snapshot()
+    }
+
+    /// Starts a process on what is on the disk.
+    pub(crate) fn start(&mut self, now: Millis) {
+        self.life += 1;
+        self.process = Some(Process {
+            kernel: Kernel::new(Db::load(self.disk.reload()), self.config.clone()),
+            links: Links::new(self.config.peer.clone(), self.options),
+            vats: Vats::default(),
+            inbox: [Input::Booted].into(),
+            turn_due: false,
+            commit_due: false,
+            held: Vec::new(),
+            told: (Millis(0), Millis(0)),
+            next_channel: 0,
+            vats_last: now,
+        });
+    }
+}
+
+impl Process {
+    /// A channel number that no stream had in this life.
+    pub(crate) fn channel(&mut self) -> ChannelId {
+        self.next_channel += 1;
+        ChannelId(self.next_channel)
+    }
+}

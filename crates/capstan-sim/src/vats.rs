@@ -1,0 +1,127 @@
+//! The host of scripted vats for one process life: executes dispatches, makes the inputs that answer them.
+
+use crate::scripted::{Call, Desk, Script, program};
+use capstan_kernel::effect::Dispatch;
+use capstan_kernel::input::Input;
+use capstan_model::id::VatId;
+use capstan_model::refs::VRef;
+use capstan_model::smallcaps::{Value, decode};
+use capstan_model::vat::{DeliveryId, VatDelivery, VatFault, VatIncarnation, VatReply, VatStart, VatStarted};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// All running vats of one process.
+#[derive(Debug, Default)]
+pub(crate) struct Vats {
+    running: BTreeMap<VatId, Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    incarnation: VatIncarnation,
+    script: Box<dyn Script>,
+    store: BTreeMap<Arc<str>, Arc<str>>,
+    /// Deliveries that wait until the vat is resumed; `None`: it runs.
+    paused: Option<Vec<(DeliveryId, VatDelivery)>>,
+}
+
+impl Vats {
+    /// Executes one dispatch; what it returns is to reach the kernel later, in this order.
+    pub(crate) fn execute(&mut self, dispatch: Dispatch) -> Vec<Input> {
+        match dispatch {
+            Dispatch::Start(start) => vec![self.start(start)],
+            Dispatch::Deliver { vat, incarnation, batch } => {
+                let Some(running) = self.running.get_mut(&vat).filter(|run| run.incarnation == incarnation)
+                else {
+                    return Vec::new();
+                };
+                if let Some(waiting) = &mut running.paused {
+                    waiting.extend(batch);
+                    return Vec::new();
+                }
+                running.answer(vat, batch)
+            }
+            Dispatch::Stop { vat, incarnation } => {
+                if self.running.get(&vat).is_some_and(|run| run.incarnation == incarnation) {
+                    self.running.remove(&vat);
+                }
+                Vec::new()
+            }
+        }
+    }
+
+    fn start(&mut self, start: VatStart) -> Input {
+        let VatStart { vat, incarnation, code, store, .. } = start;
+        let Some(program) = program(&code.text) else {
+            return Input::VatStarted { vat, incarnation, result: Err(format!("no script {}", code.text)) };
+        };
+        let store = store.into_iter().collect();
+        self.running.insert(vat, Running { incarnation, script: (program.make)(), store, paused: None });
+        let started =
+            VatStarted { syscalls: Vec::new(), store: Default::default(), root_methods: Vec::new() };
+        Input::VatStarted { vat, incarnation, result: Ok(started) }
+    }
+
+    /// Keeps the vat's deliveries unanswered.
+    pub(crate) fn pause(&mut self, vat: VatId) {
+        if let Some(running) = self.running.get_mut(&vat) {
+            running.paused.get_or_insert_default();
+        }
+    }
+
+    /// Answers what waited.
+    pub(crate) fn resume(&mut self, vat: VatId) -> Vec<Input> {
+        let Some(running) = self.running.get_mut(&vat) else { return Vec::new() };
+        let waiting = running.paused.take().unwrap_or_default();
+        running.answer(vat, waiting)
+    }
+
+    /// Ends the vat's worker without an answer.
+    pub(crate) fn kill(&mut self, vat: VatId, why: &str) -> Option<Input> {
+        let running = self.running.remove(&vat)?;
+        let fault = VatFault::WorkerDied(why.to_owned());
+        Some(Input::VatDied { vat, incarnation: running.incarnation, fault })
+    }
+}
+
+impl Running {
+    fn answer(&mut self, vat: VatId, batch: Vec<(DeliveryId, VatDelivery)>) -> Vec<Input> {
+        let incarnation = self.incarnation;
+        let reply = |(id, delivery)| {
+            let replies = vec![(id, self.deliver(delivery))];
+            Input::VatReplied { vat, incarnation, replies }
+        };
+        batch.into_iter().map(reply).collect()
+    }
+
+    fn deliver(&mut self, delivery: VatDelivery) -> VatReply {
+        let mut desk = Desk::over(&mut self.store);
+        match delivery {
+            VatDelivery::Message { target, message } => {
+                let (method, args) = match decode(&message.methargs) {
+                    Ok(Value::Array(parts)) => {
+                        let mut parts = parts.into_iter();
+                        match (parts.next(), parts.next()) {
+                            (Some(Value::String(method)), Some(Value::Array(args))) => (method, args),
+                            _ => (String::new(), Vec::new()),
+                        }
+                    }
+                    Ok(_) | Err(_) => (String::new(), Vec::new()),
+                };
+                self.script.called(&mut desk, Call { target, method, args, result: message.result });
+            }
+            VatDelivery::Notify(settled) => self.script.notified(&mut desk, settled),
+            VatDelivery::RetireImports(gone) => forget(&mut desk, &gone),
+            VatDelivery::DropExports(_) | VatDelivery::RetireExports(_) | VatDelivery::BringOutYourDead => {}
+        }
+        let (syscalls, store) = desk.done();
+        VatReply { syscalls, store, outcome: Ok(()) }
+    }
+}
+
+/// Counts what was retired, so that a test can see it.
+fn forget(desk: &mut Desk<'_>, gone: &[VRef]) {
+    for vref in gone {
+        desk.set(&format!("retired.{vref}"), "yes");
+    }
+}
