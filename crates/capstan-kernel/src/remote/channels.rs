@@ -30,6 +30,8 @@ pub(super) struct Channel {
     pub(super) rows: Facts,
     /// What the peer said, once read.
     pub(super) theirs: Option<Facts>,
+    /// The dialler's confirm has been read.
+    pub(super) confirmed: bool,
     pub(super) bound: Option<Bound>,
 }
 

@@ -77,7 +77,9 @@ pub(super) fn facts_wanted(
     let session = Some(facts::session_facts(&tx, config, &[], &peer));
     let rows = Facts { incarnation: said.incarnation.clone(), session };
     step.effects.push(Effect::Link(LinkOrder::Greet { channel, facts: said.clone() }));
-    channels.open.insert(channel, Channel { peer, dialed, said, rows, theirs: None, bound: None });
+    channels
+        .open
+        .insert(channel, Channel { peer, dialed, said, rows, theirs: None, confirmed: false, bound: None });
 }
 
 /// Both frames have crossed, or the dialler has confirmed: concludes, commits, answers.
@@ -87,14 +89,13 @@ pub(super) fn conclude(
     config: &KernelConfig,
     now: Millis,
     channel: ChannelId,
-    confirmed: bool,
     fresh: Incarnation,
     step: &mut Step,
 ) {
     let Some(open) = channels.open.get(&channel) else { return };
     let Some(theirs) = &open.theirs else { return };
     let peer = open.peer.clone();
-    let exchange = Exchange { channel: open, peer: &peer, theirs, may_commit: confirmed || open.dialed };
+    let exchange = Exchange { channel: open, peer: &peer, theirs, may_commit: open.confirmed || open.dialed };
     let item = || format!("handshake with {peer}");
     // On a fault the old incarnation is still on file: the next handshake compares again (03 S7, S8).
     let conclusion = transact(db, config, now, step, item, |turn| write(turn, &exchange, fresh))

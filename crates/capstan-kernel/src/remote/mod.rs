@@ -89,11 +89,14 @@ pub(crate) fn link_event(
                     step.effects.push(Effect::Log { level: LogLevel::Info, text });
                 }
                 open.theirs = Some(theirs);
-                handshake::conclude(db, channels, config, now, channel, false, fresh, step);
+                handshake::conclude(db, channels, config, now, channel, fresh, step);
             }
         }
         LinkEvent::Confirmed { channel } => {
-            handshake::conclude(db, channels, config, now, channel, true, fresh, step);
+            if let Some(open) = channels.open.get_mut(&channel) {
+                open.confirmed = true;
+                handshake::conclude(db, channels, config, now, channel, fresh, step);
+            }
         }
         LinkEvent::FramesRead { channel, frames } => {
             receive::frames_read(db, channels, config, now, channel, frames, step);

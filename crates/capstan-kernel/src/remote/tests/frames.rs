@@ -126,7 +126,7 @@ fn a_peer_may_go_on_naming_a_promise_until_it_knows_that_it_is_settled() {
     }
     let done = world.send(ANN, object, "release", &[]);
     world.pass(5_000);
-    assert_eq!(world.settled(ANN, done).0, false);
+    assert!(!world.settled(ANN, done).0);
     assert_eq!(world.settled(ANN, waiting), (false, "#\"late\"".into()));
 }
 

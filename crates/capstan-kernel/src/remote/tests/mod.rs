@@ -1,8 +1,9 @@
 //! Two kernels with the real link machine between them, over a pipe in memory.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
 
 mod frames;
 mod restart;
 mod session;
+mod storm;
 mod verdict;
 mod world;

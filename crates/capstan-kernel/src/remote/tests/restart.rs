@@ -156,8 +156,8 @@ fn a_restored_backup_comes_back_as_another_life() {
 
 #[test]
 fn r145_forgetting_ends_the_session_for_both() {
-    for generation in [Generation::Session] {
-        let (mut world, object) = pair(generation);
+    {
+        let (mut world, object) = pair(Generation::Session);
         let waiting = world.send(ANN, object, "keep", &[]);
         world.pass(1_000);
         let ann = world.sides[ANN].name.clone();

@@ -354,7 +354,8 @@ impl World {
     pub(super) fn cut(&mut self) {
         for side in &mut self.sides {
             for pipe in side.pipes.values_mut() {
-                pipe.clear();
+                // A dial is always answered.
+                pipe.retain(|parcel| matches!(parcel, Parcel::Up { .. }));
                 pipe.push_back(Parcel::Down);
             }
         }
