@@ -2,7 +2,9 @@
 
 mod calls;
 mod daemons;
+mod demo;
 mod help;
+mod peers;
 mod refusals;
 mod shell;
 mod socket;

@@ -2,7 +2,7 @@
 
 use crate::daemon::{DaemonOptions, control, spawn};
 use crate::error::CliError;
-use crate::home::Home;
+use crate::home::{Holder, Home};
 use crate::rpc::client::Client;
 use crate::value;
 use capstan_kernel::kernel::Generation;
@@ -82,18 +82,30 @@ impl Actor {
         Ok(())
     }
 
+    /// Stops the daemon where it stands: what is sent to it from now on is under way and not received.
+    pub(super) fn freeze(&self) -> Result<(), CliError> {
+        self.signal(Signal::STOP).map(drop)
+    }
+
     /// Kills the daemon as a power failure would.
     pub(super) async fn kill(&mut self) -> Result<(), CliError> {
         self.client = None;
+        let holder = self.signal(Signal::KILL)?;
+        if holder.ends_within(KILL_LIMIT).await {
+            return Ok(());
+        }
+        Err(CliError::internal(format!("{} could not be killed", self.name)))
+    }
+
+    fn signal(&self, signal: Signal) -> Result<Holder, CliError> {
         let home = &self.options.home;
         let held = home.holder().map_err(|error| CliError::io(home.dir().display(), error))?;
         let holder = held.ok_or_else(|| CliError::internal(format!("{} does not run", self.name)))?;
         let pid = i32::try_from(holder.pid).ok().and_then(Pid::from_raw);
-        let killed = pid.map(|pid| kill_process(pid, Signal::KILL));
-        if killed.is_some_and(|killed| killed.is_ok()) && holder.ends_within(KILL_LIMIT).await {
-            return Ok(());
+        match pid.map(|pid| kill_process(pid, signal)) {
+            Some(Ok(())) => Ok(holder),
+            _ => Err(CliError::internal(format!("{} could not be signalled", self.name))),
         }
-        Err(CliError::internal(format!("{} could not be killed", self.name)))
     }
 
     /// Deletes all state but the keys.
@@ -175,9 +187,7 @@ impl Actor {
 
 impl Drop for Actor {
     fn drop(&mut self) {
-        let Ok(Some(holder)) = self.options.home.holder() else { return };
-        if let Some(pid) = i32::try_from(holder.pid).ok().and_then(Pid::from_raw) {
-            let _ = kill_process(pid, Signal::KILL);
-        }
+        // One that does not run needs no end.
+        let _ = self.signal(Signal::KILL);
     }
 }

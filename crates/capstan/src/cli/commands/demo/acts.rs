@@ -9,14 +9,18 @@ use serde_json::{Value as Json, json};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
-/// Questions under way when the peer is killed.
-const QUESTIONS_BEFORE: u64 = 40;
+/// Questions asked at once, in the midst of which the peer is killed.
+const QUESTIONS_BEFORE: u64 = 60;
+/// Questions asked of a peer that has stopped reading, so that they are under way for certain when it is killed.
+const QUESTIONS_UNDER_WAY: u64 = 10;
 /// Questions asked while the peer is down.
 const QUESTIONS_AFTER: u64 = 10;
-/// Answers that have come when the peer is killed.
+/// Answers that have come when it is stopped.
 const ANSWERS_BEFORE: usize = 5;
 /// The first question of that series.
 const FIRST_QUESTION: u64 = 100;
+/// How long questions to a stopped peer are given to leave.
+const UNDER_WAY: Duration = Duration::from_millis(50);
 /// How often something that is waited for is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How long it is waited for.
@@ -76,26 +80,37 @@ pub(super) async fn kill_in_mid_conversation(
     let life = bob.life.clone();
     let (noted_by_ann, noted_by_bob) = (ann.notes().await?.len(), bob.notes().await?.len());
     let mut asked = JoinSet::new();
-    let middle = FIRST_QUESTION + QUESTIONS_BEFORE;
-    let last = middle + QUESTIONS_AFTER;
-    for question in FIRST_QUESTION..middle {
-        asked.spawn(ask(ann.line().await?, ann.root.clone(), question));
+    let stopped = FIRST_QUESTION + QUESTIONS_BEFORE;
+    let killed = stopped + QUESTIONS_UNDER_WAY;
+    let last = killed + QUESTIONS_AFTER;
+    let mut lines = Vec::new();
+    for question in FIRST_QUESTION..killed {
+        lines.push((question, ann.line().await?));
     }
-    let mut answered = 0;
-    while answered < ANSWERS_BEFORE {
+    let later = lines.split_off(usize::try_from(QUESTIONS_BEFORE).unwrap_or(lines.len()));
+    for (question, line) in lines {
+        asked.spawn(ask(line, ann.root.clone(), question));
+    }
+    for _ in 0..ANSWERS_BEFORE {
         next_answer(&mut asked).await?;
-        answered += 1;
     }
+    bob.freeze()?;
+    for (question, line) in later {
+        asked.spawn(ask(line, ann.root.clone(), question));
+    }
+    tokio::time::sleep(UNDER_WAY).await;
     bob.kill().await?;
     while let Some(done) = asked.try_join_next() {
         done.map_err(|error| CliError::internal(error.to_string()))??;
-        answered += 1;
     }
-    for question in middle..last {
+    let in_flight = u64::try_from(asked.len()).unwrap_or(0);
+    check(in_flight >= QUESTIONS_UNDER_WAY, || format!("only {in_flight} calls were in flight"))?;
+    for question in killed..last {
         asked.spawn(ask(ann.line().await?, ann.root.clone(), question));
     }
+    let answered = killed - FIRST_QUESTION - in_flight;
     let saw = format!(
-        "{answered} of {QUESTIONS_BEFORE} questions were answered; {QUESTIONS_AFTER} more are asked now"
+        "{answered} questions were answered, {in_flight} are in flight, {QUESTIONS_AFTER} more are asked now"
     );
     story.tell(out, "bob is killed (SIGKILL) in mid-conversation", saw)?;
 

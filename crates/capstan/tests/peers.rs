@@ -1,0 +1,108 @@
+//! Two daemons that talk.
+
+use crate::shell::Shell;
+use serde_json::{Value as Json, json};
+
+const NOBODY: &str = "12D3KooWLJA15FRxDKc7KFSeSGYMDxD19eAZ5AvnK6cb6B2B45kH";
+
+fn text(json: &Json, key: &str) -> String {
+    json.get(key).and_then(Json::as_str).unwrap_or_default().to_owned()
+}
+
+fn url_of(shell: &Shell, kref: &str) -> String {
+    text(&shell.run(&["url", "issue", kref]).done(), "url")
+}
+
+#[test]
+fn an_object_of_another_kernel_is_called_by_its_url() {
+    let (ann, bob) = (Shell::new(), Shell::new());
+    let counter = bob.launch_example("counter.js");
+    let url = url_of(&bob, &counter);
+    let bobs = bob.run(&["daemon", "status"]).done();
+    let peer = text(&bobs, "peerId");
+    assert!(url.starts_with("ocap:") && url.contains(&format!("@{peer},/ip4/127.0.0.1/tcp/")), "{url}");
+    assert_eq!(ann.run(&["send", &url, "bump", "3"]).done(), json!(3));
+    let kref = text(&ann.run(&["url", "redeem", &url]).done(), "kref");
+    assert_eq!(ann.run(&["send", &kref, "bump", "4"]).done(), json!(7));
+
+    let chatter = ann.launch_example("chatter.js");
+    let echo = bob.launch_example("chatter.js");
+    let reference = json!({"@url": url_of(&bob, &echo)}).to_string();
+    ann.run(&["send", &chatter, "meet", &reference]).done();
+    assert_eq!(ann.run(&["send", &chatter, "ask", "41"]).done(), json!(42));
+
+    let remotes = ann.run(&["remotes"]).done();
+    let keys: Vec<_> =
+        remotes.pointer("/0").and_then(Json::as_object).into_iter().flat_map(|r| r.keys()).collect();
+    let expected = [
+        "remoteId",
+        "peerId",
+        "state",
+        "peerIncarnation",
+        "restartsSeen",
+        "sent",
+        "acked",
+        "received",
+        "pending",
+        "hints",
+    ];
+    assert_eq!(keys, expected);
+    assert_eq!(remotes.pointer("/0/peerId"), Some(&json!(peer)));
+    assert_eq!(remotes.pointer("/0/state"), Some(&json!("connected")));
+    assert_eq!(remotes.pointer("/0/peerIncarnation"), bobs.get("incarnation"));
+    assert_eq!(remotes.pointer("/0/restartsSeen"), Some(&json!(0)));
+    for shell in [&ann, &bob] {
+        assert_eq!(shell.run(&["dead-letters"]).done(), json!([]));
+        let report = shell.run(&["fsck"]).done();
+        assert_eq!((report.get("ok"), report.get("problems")), (Some(&json!(true)), Some(&json!([]))));
+    }
+}
+
+#[test]
+fn a_url_outlives_a_restart_of_its_kernel_but_not_its_grant() {
+    let (ann, bob) = (Shell::new(), Shell::new());
+    let counter = bob.launch_example("counter.js");
+    let url = url_of(&bob, &counter);
+    bob.kill();
+    bob.run(&["daemon", "start"]).done();
+    assert_eq!(ann.run(&["send", &url, "bump"]).done(), json!(1));
+    let grants = bob.run(&["url", "list"]).done();
+    assert_eq!(grants.pointer("/0/kref"), Some(&json!(counter)));
+    let secret = url.split(['z', '@']).nth(1).unwrap_or("ocap");
+    assert!(!grants.to_string().contains(secret), "{grants}");
+    let grant = grants.pointer("/0/grant").and_then(Json::as_str).unwrap_or_default();
+    assert_eq!(bob.run(&["url", "revoke", grant]).done(), json!({"ok": true}));
+    bob.run(&["url", "redeem", &url]).failed(1, "URL_UNKNOWN");
+    ann.run(&["url", "redeem", &url]).failed(1, "URL_UNKNOWN");
+    ann.run(&["url", "revoke", "g99"]).failed(1, "URL_UNKNOWN");
+    ann.run(&["url", "issue", "ko999"]).failed(1, "OBJECT_DELETED");
+}
+
+#[test]
+fn a_peer_is_closed_reconnected_and_forgotten() {
+    let (ann, bob) = (Shell::new(), Shell::new());
+    let counter = bob.launch_example("counter.js");
+    let url = url_of(&bob, &counter);
+    let kref = text(&ann.run(&["url", "redeem", &url]).done(), "kref");
+    let peer = text(&bob.run(&["daemon", "status"]).done(), "peerId");
+    assert_eq!(ann.run(&["peer", "close", &peer]).done(), json!({"ok": true}));
+    assert_eq!(ann.run(&["remotes"]).done().pointer("/0/state"), Some(&json!("closed")));
+    let hint = url.split(',').nth(1).unwrap_or_default();
+    assert_eq!(ann.run(&["peer", "reconnect", &peer, "--hint", hint]).done(), json!({"ok": true}));
+    assert_eq!(ann.run(&["send", &url, "bump"]).done(), json!(1));
+    assert_eq!(ann.run(&["peer", "forget", &peer]).done(), json!({"ok": true}));
+    assert_eq!(ann.run(&["remotes"]).done(), json!([]));
+    ann.run(&["send", &kref, "bump"]).failed(1, "OBJECT_DELETED");
+    assert_eq!(ann.run(&["send", &url, "bump"]).done(), json!(2));
+    for verb in ["close", "reconnect", "forget"] {
+        ann.run(&["peer", verb, NOBODY]).failed(1, "PEER_NOT_FOUND");
+    }
+}
+
+#[test]
+fn a_peer_that_is_not_there_times_out() {
+    let ann = Shell::new();
+    ann.run(&["daemon", "start"]).done();
+    let url = format!("ocap:z2uFdqT7F9Yx1CbJgkBAu7wKZ6Hh8Vv3rQ9kN5mPsLx@{NOBODY},/ip4/127.0.0.1/tcp/9");
+    ann.run(&["send", &url, "bump", "--timeout", "0.5"]).failed(4, "TIMEOUT");
+}
