@@ -61,7 +61,7 @@ fn obey(delivery: &VatDelivery, kept: &mut Vec<VRef>) -> Vec<VatSyscall> {
         }
         // Calls its first argument and answers with what that answers.
         "relay" => {
-            let inner = VRef::Promise(capstan_model::refs::Side::Export, 900 + kept.len() as u64);
+            let inner = VRef::Promise(capstan_model::refs::Side::Export, 10_000 + number(result));
             let methargs = CapData::data("#[\"greet\",[]]");
             let message = capstan_model::capdata::Message { methargs, result: Some(inner) };
             vec![
@@ -71,6 +71,13 @@ fn obey(delivery: &VatDelivery, kept: &mut Vec<VRef>) -> Vec<VatSyscall> {
             ]
         }
         other => vec![fulfil(result, &format!("#\"{other} done\""), vec![])],
+    }
+}
+
+fn number(vref: VRef) -> u64 {
+    match vref {
+        VRef::Promise(_, number) => number,
+        VRef::Object(_) => panic!("no promise"),
     }
 }
 
