@@ -102,12 +102,13 @@ pub(crate) fn link_event(
             receive::frames_read(db, channels, config, now, channel, frames, step);
         }
         LinkEvent::Sent { channel, seq, outcome } => {
-            if let Some((peer, name)) = sending::sent(channels, channel, seq, outcome) {
-                let fault = capstan_wire::seam::SendFault::Terminal(name);
-                sending::send_failed(channels, &peer, &fault, step);
+            if let Some((peer, fault)) = sending::sent(channels, channel, seq, outcome, step) {
+                sending::send_failed(db, channels, config, now, &peer, &fault, step);
             }
         }
-        LinkEvent::SendFailed { peer, fault } => sending::send_failed(channels, &peer, &fault, step),
+        LinkEvent::SendFailed { peer, fault } => {
+            sending::send_failed(db, channels, config, now, &peer, &fault, step);
+        }
         LinkEvent::ChannelClosed { channel, .. } => sending::channel_closed(db, channels, channel, step),
         LinkEvent::GaveUp { peer } => sending::gave_up(db, channels, config, now, &peer, None, step),
         LinkEvent::HintsLearned { peer, hints } => {

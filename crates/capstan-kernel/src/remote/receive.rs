@@ -18,7 +18,9 @@ use capstan_model::id::{EndpointId, KRef, ObjectId, PromiseId, RemoteId};
 use capstan_model::peer::{ChannelId, Millis, PeerId, Seq};
 use capstan_model::refs::{RRef, RefKind, Side};
 use capstan_store::overlay::Db;
-use capstan_store::schema::{Clist, Decider, Objects, Owner, PromiseState, Remotes, SendItem, Sessions};
+use capstan_store::schema::{
+    Clist, Decider, Objects, Owner, PromiseState, Remotes, RemotesByPeer, SendItem, Sessions,
+};
 use capstan_wire::frame::{Frame, FrameLimits, Incoming, decode};
 use capstan_wire::seam::LinkOrder;
 use capstan_wire::window::{Arrival, ReceiveMark};
@@ -61,7 +63,9 @@ pub(super) fn frames_read(
         let Some(open) = channels.open.get(&channel) else { return };
         let Some(bound) = &open.bound else { return };
         let peer = open.peer.clone();
-        let theirs = open.theirs.clone();
+        // Only a first contact still needs what the peer said of itself.
+        let known = db.get::<RemotesByPeer>(&peer).is_some();
+        let theirs = if known { None } else { open.theirs.clone() };
         if !handshake::current(&db.begin(), &peer, &bound.name) {
             return close(channels, channel, "it belongs to another session", step);
         }

@@ -152,7 +152,7 @@ fn strike_results(turn: &mut Turn<'_>, decided: &[PromiseId]) -> Result<(), Corr
     Ok(())
 }
 
-fn refuse_redemptions(
+pub(super) fn refuse_redemptions(
     turn: &mut Turn<'_>,
     rid: RemoteId,
     ending: &Ending,

@@ -4,13 +4,13 @@
 //! that whatever was written before it has been sent (03 E-10, see `outbox`).
 
 use super::channels::{Bound, Channels};
-use super::restart::Ending;
+use super::restart::{Ending, refuse_redemptions};
 use super::{facts, forget, outbox, redeem};
 use crate::effect::{Effect, LogLevel, Step};
 use crate::host_op::Refusal;
 use crate::kernel::KernelConfig;
 use crate::turn::transact;
-use capstan_model::error::{KernelError, PeerRestartedError};
+use capstan_model::error::{KernelError, NetworkStoppedError, PeerRestartedError};
 use capstan_model::id::RemoteId;
 use capstan_model::peer::{ChannelId, Millis, PeerId, Seq};
 use capstan_store::overlay::Db;
@@ -157,7 +157,8 @@ pub(super) fn sent(
     channel: ChannelId,
     seq: Option<Seq>,
     outcome: Result<(), SendFault>,
-) -> Option<(PeerId, String)> {
+    step: &mut Step,
+) -> Option<(PeerId, SendFault)> {
     let open = channels.open.get_mut(&channel)?;
     let bound = open.bound.as_mut()?;
     if seq.is_none() || bound.awaited != seq {
@@ -170,24 +171,44 @@ pub(super) fn sent(
         Err(SendFault::Transient(_)) => bound.next = bound.next.next(),
         Err(SendFault::Terminal(name)) => {
             let peer = open.peer.clone();
-            open.bound = None;
-            return Some((peer, name));
+            channels.open.remove(&channel);
+            let reason = format!("sending failed: {name}");
+            step.effects.push(Effect::Link(LinkOrder::CloseChannel { channel, reason }));
+            return Some((peer, SendFault::Terminal(name)));
         }
     }
     None
 }
 
-/// Sending to the peer failed without a channel to blame. After a restart the session is gone already, and what was
-/// queued since belongs to the next one: nothing is written (03 C-24a, D-15).
-pub(super) fn send_failed(channels: &mut Channels, peer: &PeerId, fault: &SendFault, step: &mut Step) {
-    let name = match fault {
-        SendFault::Terminal(name) | SendFault::Transient(name) => name,
-    };
+/// Sending to the peer failed. After a restart the session is gone already, and what was queued since belongs to the
+/// next one: nothing is written. When the network stops, only this process's waiters are told (03 C-24a, D-15).
+pub(super) fn send_failed(
+    db: &mut Db,
+    channels: &mut Channels,
+    config: &KernelConfig,
+    now: Millis,
+    peer: &PeerId,
+    fault: &SendFault,
+    step: &mut Step,
+) {
+    let (SendFault::Terminal(name) | SendFault::Transient(name)) = fault;
     let text = format!("sending to {} failed: {name}", peer.short());
     step.effects.push(Effect::Log { level: LogLevel::Info, text });
     if name == PeerRestartedError::NAME {
         // The next send dials again, and is accepted.
         channels.asked.remove(peer);
+    }
+    if name == NetworkStoppedError::NAME {
+        let refusal = Refusal::PeerUnreachable(NetworkStoppedError::MESSAGE.into());
+        let ending = Ending { error: KernelError::connection_lost(peer), refusal };
+        let item = || format!("redemptions at {peer}");
+        let _set_aside = transact(db, config, now, step, item, |turn| {
+            let Some(rid) = facts::remote_of(&turn.tx, peer) else { return Ok(()) };
+            let refused = refuse_redemptions(turn, rid, &ending)?;
+            let told = refused.into_iter().map(|(request, why)| Effect::Answer { request, answer: Err(why) });
+            turn.effects.extend(told);
+            Ok(())
+        });
     }
 }
 

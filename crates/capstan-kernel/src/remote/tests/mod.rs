@@ -1,6 +1,7 @@
 //! Two kernels with the real link machine between them, over a pipe in memory.
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
 
+mod classic;
 mod frames;
 mod restart;
 mod session;

@@ -19,19 +19,19 @@ use capstan_store::schema::{
 use capstan_wire::facts::Facts;
 use capstan_wire::seam::{LinkEvent, LinkOrder, Verdict};
 
-struct Lone {
-    db: Db,
-    channels: Channels,
-    config: KernelConfig,
+pub(super) struct Lone {
+    pub(super) db: Db,
+    pub(super) channels: Channels,
+    pub(super) config: KernelConfig,
     channel: u64,
 }
 
-fn bob() -> PeerId {
+pub(super) fn bob() -> PeerId {
     PeerId::new("bob")
 }
 
 impl Lone {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut config = KernelConfig::new(PeerId::new("ann"));
         config.generation = Generation::Classic;
         config.audit_every_transaction = false; // some rows are made up
@@ -42,13 +42,13 @@ impl Lone {
         Lone { db, channels: Channels::default(), config, channel: 0 }
     }
 
-    fn with<T>(&mut self, body: impl FnOnce(&mut Turn<'_>) -> T) -> T {
+    pub(super) fn with<T>(&mut self, body: impl FnOnce(&mut Turn<'_>) -> T) -> T {
         let mut step = Step::default();
         let item = || "set-up".to_owned();
         transact(&mut self.db, &self.config, Millis(1), &mut step, item, |turn| Ok(body(turn))).unwrap()
     }
 
-    fn event(&mut self, event: LinkEvent) -> Vec<Effect> {
+    pub(super) fn event(&mut self, event: LinkEvent) -> Vec<Effect> {
         let mut step = Step::default();
         let fresh = Incarnation::new("fresh");
         let Lone { db, channels, config, .. } = self;
@@ -57,7 +57,7 @@ impl Lone {
     }
 
     /// One handshake in which bob shows this life; returns the verdict.
-    fn greet(&mut self, life: &str, dialed: bool) -> (Verdict, Vec<Effect>) {
+    pub(super) fn greet(&mut self, life: &str, dialed: bool) -> (Verdict, Vec<Effect>) {
         self.channel += 1;
         let channel = ChannelId(self.channel);
         self.event(LinkEvent::FactsWanted { channel, peer: bob(), dialed });
@@ -74,7 +74,7 @@ impl Lone {
         self.db.get::<PeerIncarnations>(&bob()).and_then(|row| row.incarnation.clone())
     }
 
-    fn remote(&mut self) -> RemoteId {
+    pub(super) fn remote(&mut self) -> RemoteId {
         self.with(|turn| facts::ensure_remote(turn, &bob(), &[]))
     }
 
