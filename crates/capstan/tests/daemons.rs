@@ -169,3 +169,35 @@ fn a_backup_is_restored_into_an_empty_home_as_a_new_life() {
     assert_eq!(before.get("peerId"), after.get("peerId"));
     assert_ne!(before.get("incarnation"), after.get("incarnation"));
 }
+
+#[test]
+fn a_daemon_that_lost_its_socket_is_stopped_all_the_same() -> anyhow::Result<()> {
+    let shell = Shell::new();
+    shell.run(&["daemon", "start"]).done();
+    std::fs::remove_file(shell.home().join("daemon.sock"))?;
+    assert_eq!(shell.run(&["daemon", "stop"]).done(), json!({"stopped": true}));
+    shell.run(&["daemon", "status"]).failed(3, "NO_DAEMON");
+    Ok(())
+}
+
+#[test]
+fn a_pid_file_of_a_stranger_is_not_believed() -> anyhow::Result<()> {
+    let shell = Shell::new();
+    shell.run(&["daemon", "start"]).done();
+    shell.kill();
+    // The pid was reused by a process that has nothing to do with us: this one.
+    std::fs::write(shell.home().join("daemon.pid"), std::process::id().to_string())?;
+    shell.run(&["daemon", "stop"]).failed(3, "NO_DAEMON");
+    assert_eq!(shell.run(&["daemon", "purge", "--force"]).done(), json!({"purged": true}));
+    Ok(())
+}
+
+#[test]
+fn a_port_in_use_is_said_once() {
+    let (one, two) = (Shell::new(), Shell::new());
+    let started = one.run(&["daemon", "start"]).done();
+    let address = started.pointer("/listen/0").and_then(Json::as_str).unwrap_or_default();
+    let address = address.split("/p2p/").next().unwrap_or_default();
+    let message = two.run(&["daemon", "start", "--listen", address]).failed(1, "IO");
+    assert_eq!(message.matches("cannot listen on").count(), 1, "{message}");
+}

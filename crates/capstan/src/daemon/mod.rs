@@ -179,13 +179,16 @@ fn start_failed(error: HostError) -> CliError {
     CliError::new(code, message)
 }
 
-/// The text of an error with its causes.
+/// The text of an error with its causes, except what the text says already.
 pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
         source = cause.source();
     }
     text

@@ -12,6 +12,7 @@ use actor::Actor;
 use clap::Args;
 use std::process::ExitCode;
 use story::Story;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// `demo`
 #[derive(Debug, Args)]
@@ -26,9 +27,14 @@ pub struct DemoArgs {
 
 pub(super) async fn run(ctx: &Ctx, printer: &mut Printer, args: DemoArgs) -> Result<ExitCode, CliError> {
     let mut story = Story::new(ctx.json);
+    let failed = |error| CliError::io("signals", error);
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
     let played = tokio::select! {
         played = play(&mut story, printer, args.handshake) => played,
         _ = tokio::signal::ctrl_c() => Err(CliError::internal("interrupted")),
+        _ = terminate.recv() => Err(CliError::internal("terminated")),
+        _ = hangup.recv() => Err(CliError::internal("hung up")),
     };
     played.map_err(|error| story.failure(error))?;
     printer.result(&story)
