@@ -1,31 +1,247 @@
-//! Vats and subclusters: launch, restart, termination.
+//! Vats: restart, termination, death (02 §9).
 
 use crate::harness::*;
+use capstan_kernel::host_op::{Answer, HostOp, Refusal, VatView};
+use capstan_kernel::input::Input;
 use capstan_model::capdata::CapData;
+use capstan_model::id::{EndpointId, KRef, VatId};
+use capstan_model::refs::VRef;
+use capstan_model::vat::{StoreChanges, VatFault, VatIncarnation, VatReply};
+use capstan_store::schema::{Clist, ClistByEref, Code, VatStore, Vats};
+
+fn views(world: &mut World) -> Vec<VatView> {
+    match world.request(HostOp::ListVats) {
+        Ok(Answer::Vats(vats)) => vats,
+        other => panic!("{other:?}"),
+    }
+}
 
 #[test]
-fn k43_a_message_reaches_an_object_of_another_vat_and_its_answer_comes_back() {
+fn k117_a_launched_vat_has_a_root_a_program_and_a_place() {
+    let mut world = World::new();
+    let vats = world.launch(&["alice"]);
+    let (vat, root) = (vats.vat("alice"), vats.root("alice"));
+    let expected = VatView {
+        vat,
+        name: "alice".into(),
+        subcluster: vats.subcluster,
+        phase: "running".into(),
+        failure: None,
+        root: Some(root),
+        source: "alice".into(),
+        incarnation: 1,
+    };
+    assert_eq!(views(&mut world), [expected]);
+    let key = (EndpointId::Vat(vat), VRef::ROOT.into());
+    assert_eq!(world.kernel.db().get::<ClistByEref>(&key), Some(&KRef::Object(root)));
+    assert_eq!(world.rows::<Code>(), 1);
+}
+
+#[test]
+fn k120_k130_a_terminated_vat_leaves_nothing() {
     let mut world = World::new();
     let vats = world.launch(&["alice", "bob"]);
-    world.script("alice", |delivery| {
-        let mut out = Vec::new();
-        if let Some(m) = message(delivery)
-            && let (Some(result), Some(bob)) = (m.result, m.methargs.slots.first())
-        {
-            out.push(send(&bob.to_string(), "greet", &[], Some("p+5")));
-            out.push(capstan_model::vat::VatSyscall::Subscribe(vref("p+5")));
-            out.push(fulfil(result, reference(vref("p+5"))));
-        }
-        ok(out)
+    world.script("alice", |delivery| VatReply {
+        store: StoreChanges { sets: vec![("k".into(), "v".into())], deletes: vec![] },
+        ..obliging(delivery)
     });
-    world.script("bob", |delivery| ok(returns(delivery, CapData::data("#\"hi\""))));
-    let (rejected, value) = world.call(vats.root("alice"), "start", &[vats.root("bob").into()]);
-    assert!(!rejected);
-    assert_eq!(&*value.body, "#\"&0\"");
-    assert_eq!(world.methods("bob"), ["greet"]);
-    let inner = world.kernel.db().get::<capstan_store::schema::Promises>(&value.slots[0].promise().unwrap());
-    assert!(matches!(
-        inner.map(|row| &row.state),
-        Some(capstan_store::schema::PromiseState::Fulfilled(value)) if &*value.body == "#\"hi\""
-    ));
+    world.call(vats.root("alice"), "write", &[vats.root("bob").into()]);
+    assert_eq!(world.request(HostOp::TerminateVat(vats.vat("alice"))), Ok(Answer::Done));
+    assert_eq!(views(&mut world).len(), 1);
+    assert_eq!(code(&world.call(vats.root("alice"), "x", &[]).1), "OBJECT_DELETED");
+    assert!(!world.call(vats.root("bob"), "x", &[]).0);
+    assert_eq!((world.rows::<VatStore>(), world.rows::<Code>(), world.rows::<Vats>()), (0, 1, 1));
+    let entries = world.kernel.db().iter::<Clist>();
+    assert_eq!(entries.filter(|((e, _), _)| *e == EndpointId::Vat(vats.vat("alice"))).count(), 0);
+    assert!(world.stops.contains(&(vats.vat("alice"), VatIncarnation(1))));
+}
+
+#[test]
+fn k121_unknown_vats_are_refused() {
+    let mut world = World::new();
+    let vat = VatId(7);
+    for op in [HostOp::TerminateVat(vat), HostOp::RestartVat(vat), HostOp::PingVat(vat)] {
+        assert_eq!(world.request(op), Err(Refusal::VatNotFound(vat)));
+    }
+}
+
+#[test]
+fn k131_a_running_vat_is_pinged() {
+    let mut world = World::new();
+    let vats = world.launch(&["alice"]);
+    assert_eq!(world.request(HostOp::PingVat(vats.vat("alice"))), Ok(Answer::Done));
+}
+
+#[test]
+fn k123_a_restart_keeps_id_root_and_store_and_does_not_bootstrap() {
+    let mut world = World::new();
+    let vats = world.launch(&["alice"]);
+    world.script("alice", |delivery| VatReply {
+        store: StoreChanges { sets: vec![("k".into(), "v".into())], deletes: vec![] },
+        ..obliging(delivery)
+    });
+    world.call(vats.root("alice"), "write", &[]);
+    world.log.clear();
+    assert_eq!(world.request(HostOp::RestartVat(vats.vat("alice"))), Ok(Answer::Done));
+    let start = world.starts.last().expect("started");
+    assert_eq!((start.vat, start.incarnation), (vats.vat("alice"), VatIncarnation(2)));
+    assert_eq!(start.store, [("k".into(), "v".into())]);
+    assert_eq!(world.stops, [(vats.vat("alice"), VatIncarnation(1))]);
+    assert!(world.methods("alice").is_empty());
+    assert!(!world.call(vats.root("alice"), "x", &[]).0);
+}
+
+#[test]
+fn k124_a_restart_that_fails_can_be_repeated() {
+    let mut world = World::new();
+    let vats = world.launch(&["alice"]);
+    world.broken.insert("alice".into(), "syntax".into());
+    let failed = Err(Refusal::VatNotRunning("syntax".into()));
+    assert_eq!(world.request(HostOp::RestartVat(vats.vat("alice"))), failed);
+    assert_eq!(views(&mut world)[0].failure, Some("syntax".into()));
+    world.broken.clear();
+    assert_eq!(world.request(HostOp::RestartVat(vats.vat("alice"))), Ok(Answer::Done));
+    assert!(!world.call(vats.root("alice"), "x", &[]).0);
+}
+
+#[test]
+fn k125_ephemeral_objects_of_a_restarted_vat_are_gone_and_durable_ones_are_not() {
+    let mut world = World::new();
+    let vats = world.launch(&["alice"]);
+    world.script("alice", |delivery| match method(delivery).as_deref() {
+        Some("ephemeral") => ok(returns(delivery, reference(vref("o+10")))),
+        Some("virtual") => ok(returns(delivery, reference(vref("o+v3/1")))),
+        Some("durable") => ok(returns(delivery, reference(vref("o+d4/1:0")))),
+        _ => obliging(delivery),
+    });
+    let mut made = |method: &str| world.call(vats.root("alice"), method, &[]).1.slots[0];
+    let (ephemeral, virtual_, durable) = (made("ephemeral"), made("virtual"), made("durable"));
+    world.request(HostOp::RestartVat(vats.vat("alice"))).expect("restarted");
+    assert_eq!(code(&world.call(ephemeral, "x", &[]).1), "OBJECT_DELETED");
+    assert_eq!(code(&world.call(virtual_, "x", &[]).1), "OBJECT_DELETED");
+    assert!(!world.call(durable, "x", &[]).0);
+    assert!(!world.call(vats.root("alice"), "x", &[]).0);
+}
+
+#[test]
+fn messages_wait_for_a_vat_that_starts_again() {
+    let mut world = World::new();
+    let vats = world.launch(&["alice"]);
+    world.hold("alice");
+    let requests: Vec<_> = (0..3).map(|i| world.send(vats.root("alice"), &format!("m{i}"), &[])).collect();
+    world.ask(HostOp::RestartVat(vats.vat("alice")));
+    world.lose("alice");
+    let last = world.send(vats.root("alice"), "m3", &[]);
+    world.run();
+    assert_eq!(world.methods("alice"), ["m0", "m1", "m2", "m3"]);
+    assert!(requests.iter().chain([&last]).all(|request| !world.settled(*request).0));
+}
+
+#[test]
+fn k126_a_host_call_into_a_terminated_vat_rejects() {
+    let mut world = World::new();
+    let vats = world.launch(&["alice", "bob"]);
+    world.hold("alice");
+    let flying = world.send(vats.root("alice"), "x", &[]);
+    let waiting = world.send(vats.root("alice"), "y", &[]);
+    world.request(HostOp::TerminateVat(vats.vat("alice"))).expect("terminated");
+    world.run();
+    assert!(world.settled(flying).0 && world.settled(waiting).0);
+    assert!(!world.call(vats.root("bob"), "x", &[]).0);
+}
+
+#[test]
+fn k127_a_third_vat_hears_of_two_that_end() {
+    let mut world = World::new();
+    let vats = world.launch(&["carol", "alice", "bob"]);
+    for name in ["alice", "bob"] {
+        world.script(name, |_| ok(vec![]));
+    }
+    world.script("carol", |delivery| match message(delivery) {
+        Some(m) => {
+            let mut out = returns(delivery, CapData::data("#1"));
+            for (i, other) in m.methargs.slots.iter().enumerate() {
+                let p = format!("p+{}", 5 + i);
+                out.push(send(&other.to_string(), "never", &[], Some(&p)));
+                out.push(capstan_model::vat::VatSyscall::Subscribe(vref(&p)));
+            }
+            ok(out)
+        }
+        None => ok(vec![]),
+    });
+    world.call(vats.root("carol"), "go", &[vats.root("alice").into(), vats.root("bob").into()]);
+    world.log.clear();
+    world.ask(HostOp::TerminateVat(vats.vat("alice")));
+    world.ask(HostOp::TerminateVat(vats.vat("bob")));
+    world.run();
+    assert_eq!(world.delivered("carol").len(), 2);
+}
+
+#[test]
+fn k129_clean_up_of_much_goes_in_slices_and_survives_a_kill() {
+    let mut world = World::new();
+    let vats = world.launch(&["alice", "bob"]);
+    world.script("alice", |delivery| match method(delivery).as_deref() {
+        Some("make") => {
+            let slots: Vec<_> = (10..460).map(|i| vref(&format!("o+{i}"))).collect();
+            ok(returns(delivery, CapData { body: "#[]".into(), slots }))
+        }
+        _ => obliging(delivery),
+    });
+    world.call(vats.root("alice"), "make", &[]);
+    let left = |world: &World| {
+        let all = world.kernel.db().iter::<Clist>();
+        all.filter(|((e, _), _)| *e == EndpointId::Vat(vats.vat("alice"))).count()
+    };
+    let whole = left(&world);
+    world.ask(HostOp::TerminateVat(vats.vat("alice")));
+    assert!(left(&world) >= whole - 100 && left(&world) < whole);
+    // Others go on between the slices, and so does the clean-up while nothing else happens.
+    let request = world.send(vats.root("bob"), "x", &[]);
+    assert!(left(&world) >= whole - 200);
+    let mut world = world.reboot();
+    world.run();
+    assert_eq!(left(&world), 0);
+    assert!(!world.answers.contains_key(&request));
+    assert_eq!(world.methods("bob"), ["x"]);
+}
+
+#[test]
+fn a_dead_worker_is_replaced_once_and_the_message_tried_again() {
+    let mut world = World::new();
+    let vats = world.launch(&["alice", "bob"]);
+    let mut deaths = 1;
+    world.script("alice", move |delivery| {
+        if deaths > 0 {
+            deaths -= 1;
+            return fault(VatFault::WorkerDied("gone".into()));
+        }
+        obliging(delivery)
+    });
+    assert!(!world.call(vats.root("alice"), "x", &[]).0);
+    assert_eq!(world.starts.last().map(|start| start.incarnation), Some(VatIncarnation(2)));
+    world.script("alice", |_| fault(VatFault::WorkerDied("gone".into())));
+    let (rejected, value) = world.call(vats.root("alice"), "y", &[]);
+    assert!(rejected && value.body.contains("[KERNEL:VAT_FATAL:INTERNAL_ERROR] gone"), "{}", value.body);
+    assert_eq!(views(&mut world).len(), 1);
+}
+
+#[test]
+fn k132_k133_a_stopped_worker_ends_its_vat_and_no_other() {
+    let mut world = World::new();
+    let vats = world.launch(&["alice", "bob"]);
+    world.hold("alice");
+    let request = world.send(vats.root("alice"), "loop", &[]);
+    let behind = world.send(vats.root("alice"), "behind", &[]);
+    world.run();
+    assert!(!world.call(vats.root("bob"), "x", &[]).0);
+    let fault = VatFault::Limit("deadline of 10000 ms".into());
+    let (vat, incarnation) = (vats.vat("alice"), VatIncarnation(1));
+    world.input(Input::VatDied { vat, incarnation, fault });
+    world.run();
+    assert!(world.settled(request).1.body.contains("deadline of 10000 ms"));
+    assert!(world.settled(behind).0);
+    // What the dead run still says is not believed.
+    world.release("alice");
+    assert!(!world.call(vats.root("bob"), "x", &[]).0);
 }

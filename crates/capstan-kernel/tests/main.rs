@@ -1,5 +1,11 @@
 //! Scenarios of the core over the memory store.
 #![allow(missing_docs, reason = "tests")]
 
+mod boot;
+mod garbage;
 mod harness;
 mod life;
+mod promises;
+mod routing;
+mod subclusters;
+mod syscalls;
