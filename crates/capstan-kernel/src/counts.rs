@@ -79,14 +79,6 @@ pub(crate) fn unrecognize(tx: &mut Tx<'_>, ko: ObjectId) -> Result<(), Corrupt> 
     })
 }
 
-/// Adds a recognisable-only edge.
-pub(crate) fn recognize(tx: &mut Tx<'_>, ko: ObjectId) -> Result<(), Corrupt> {
-    change_object(tx, ko, |row| {
-        row.recognizable = row.recognizable.checked_add(1)?;
-        Some(())
-    })
-}
-
 /// Turns an importer's edge from recognisable to reachable, or back.
 pub(crate) fn reweigh(tx: &mut Tx<'_>, ko: ObjectId, to: Weight) -> Result<(), Corrupt> {
     change_object(tx, ko, |row| {

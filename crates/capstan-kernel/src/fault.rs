@@ -5,7 +5,7 @@ use capstan_model::refs::ERef;
 
 /// What was found wrong with our own state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Corrupt {
+pub(crate) enum Corrupt {
     /// Something refers to an object that has no row.
     #[error("object {0} has no record")]
     NoObject(ObjectId),

@@ -27,21 +27,32 @@ type Reply = Option<Result<Answer, Refusal>>;
 impl Kernel {
     /// Handles one request of the control surface.
     pub(crate) fn requested(&mut self, now: Millis, request: RequestId, op: HostOp, step: &mut Step) {
-        match op {
-            HostOp::Launch(config) => self.launch(now, request, &config, step),
-            HostOp::RestartVat(vat) => self.restart_vat(now, request, vat, step),
-            HostOp::TerminateVat(vat) => self.terminate_vat(now, request, vat, step),
-            HostOp::TerminateSubcluster(id) => self.terminate_subcluster(now, request, id, step),
-            HostOp::Collect => self.collect(now, request, step),
-            op => {
-                let answer = match view(&self.db, &self.channels, &op) {
-                    Some(answer) => Some(answer),
-                    None => self.change(now, request, op, step),
-                };
-                if let Some(answer) = answer {
-                    step.effects.push(Effect::Answer { request, answer });
-                }
-            }
+        let answer = match op {
+            HostOp::Launch(config) => return self.launch(now, request, &config, step),
+            HostOp::RestartVat(vat) => return self.restart_vat(now, request, vat, step),
+            HostOp::TerminateVat(vat) => return self.terminate_vat(now, request, vat, step),
+            HostOp::TerminateSubcluster(id) => return self.terminate_subcluster(now, request, id, step),
+            HostOp::Collect => return self.collect(now, request, step),
+            HostOp::PingVat(_)
+            | HostOp::ListUrls
+            | HostOp::Status
+            | HostOp::ListVats
+            | HostOp::ListSubclusters
+            | HostOp::ListRemotes
+            | HostOp::ListDeadLetters => view(&self.db, &self.channels, &op),
+            HostOp::Send { .. }
+            | HostOp::IssueUrl { .. }
+            | HostOp::RedeemUrl { .. }
+            | HostOp::RevokeUrl(_)
+            | HostOp::Revoke(_)
+            | HostOp::PeerHint { .. }
+            | HostOp::PeerClose(_)
+            | HostOp::PeerReconnect { .. }
+            | HostOp::PeerForget(_)
+            | HostOp::PrepareStop => self.change(now, request, op, step),
+        };
+        if let Some(answer) = answer {
+            step.effects.push(Effect::Answer { request, answer });
         }
     }
 

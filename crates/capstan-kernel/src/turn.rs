@@ -68,21 +68,6 @@ impl<'a> Turn<'a> {
         Ok(())
     }
 
-    /// Finishes, keeps everything and adds what is to be done to `step`. If the finish finds a fault, all is undone
-    /// and set aside instead; returns whether it was kept.
-    pub(crate) fn commit(mut self, step: &mut Step) -> bool {
-        match self.finish() {
-            Ok(()) => {
-                self.keep(step);
-                true
-            }
-            Err(corrupt) => {
-                self.set_aside("a transaction", &corrupt.to_string(), step);
-                false
-            }
-        }
-    }
-
     fn keep(self, step: &mut Step) {
         let Turn { tx, mut dispatches, mut effects, .. } = self;
         tx.commit();

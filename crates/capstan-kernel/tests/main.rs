@@ -1,5 +1,5 @@
 //! Scenarios of the core over the memory store.
-#![allow(missing_docs, reason = "tests")]
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
 mod boot;
 mod garbage;

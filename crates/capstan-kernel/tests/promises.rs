@@ -103,7 +103,7 @@ fn k61_k75_promises_that_contain_each_other_arrive_in_one_batch() {
 
 #[test]
 fn k62_the_same_across_two_cranks_and_one_hand_over() {
-    let (mut world, vats) = told(&["p+5", "p+6"], || vec![]);
+    let (mut world, vats) = told(&["p+5", "p+6"], Vec::new);
     let mut turn = 0;
     world.script("alice", move |_| {
         turn += 1;
@@ -216,7 +216,7 @@ fn k71_two_subscriptions_make_one_notify() {
 
 #[test]
 fn k73_only_the_decider_resolves_and_only_once() {
-    let (mut world, vats) = told(&["p+5"], || vec![]);
+    let (mut world, vats) = told(&["p+5"], Vec::new);
     world.script("bob", |_| ok(vec![fulfil(vref("p-1"), CapData::data("#1"))]));
     let (rejected, value) = world.call(vats.root("bob"), "steal", &[]);
     assert_eq!((rejected, code(&value).as_str()), (true, "ILLEGAL_SYSCALL"));
@@ -256,7 +256,7 @@ fn k42_calls_leave_nothing_behind() {
 
 #[test]
 fn k78_k127_waits_on_terminated_deciders_reject() {
-    let (mut world, vats) = told(&["p+5"], || vec![]);
+    let (mut world, vats) = told(&["p+5"], Vec::new);
     world.request(HostOp::TerminateVat(vats.vat("alice"))).unwrap();
     let told = notifies(&world, "bob").concat();
     assert!(told[0].rejected && told[0].value.body.contains("[KERNEL:VAT_TERMINATED] Vat was deleted."));
@@ -264,7 +264,7 @@ fn k78_k127_waits_on_terminated_deciders_reject() {
 
 #[test]
 fn k79_waits_on_restarted_deciders_reject() {
-    let (mut world, vats) = told(&["p+5"], || vec![]);
+    let (mut world, vats) = told(&["p+5"], Vec::new);
     world.request(HostOp::RestartVat(vats.vat("alice"))).unwrap();
     let told = notifies(&world, "bob").concat();
     assert!(told[0].rejected && told[0].value.body.contains("[KERNEL:VAT_TERMINATED] vat restarted"));
