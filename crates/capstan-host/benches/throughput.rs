@@ -39,15 +39,15 @@ async fn main() {
     let (ann, bob) = (host(homes[0].path()).await, host(homes[1].path()).await);
     let caller = launch(&ann, CALLER).await.root;
     let echo = launch(&ann, ECHO).await.root;
+    report("one vat to another, calls/s", rates(&ann, caller, echo).await);
+    report("one call of a vat alone, µs", lone(&ann, echo).await);
+    report("a further vat, ms", launches(&ann).await);
+
     let far_echo = launch(&bob, ECHO).await.root;
     let url = bob.issue_url(far_echo).await.expect("a URL");
     let far_echo = ann.redeem_url(&url).await.expect("a redemption");
-
-    report("one vat to another, calls/s", rates(&ann, caller, echo).await);
     report("one kernel to another, calls/s", rates(&ann, caller, far_echo).await);
-    report("one call of a vat alone, µs", lone(&ann, echo).await);
     report("one call of a far vat alone, µs", lone(&ann, far_echo).await);
-    report("a further vat, ms", launches(&bob).await);
     tokio::join!(ann.stop(), bob.stop());
 }
 

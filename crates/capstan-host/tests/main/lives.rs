@@ -98,6 +98,8 @@ async fn what_is_not_known_is_refused() {
     let nobody = "v99".parse().unwrap();
     let refused = within(host.request(HostOp::PingVat(nobody))).await;
     assert_eq!(refused, Err(Refusal::VatNotFound(nobody)));
+    let refused = within(host.redeem_url("nonsense")).await;
+    assert!(matches!(refused, Err(Refusal::BadUrl(_))), "{refused:?}");
     assert!(within(host.query("DELETE FROM meta")).await.is_err());
     within(host.stop()).await;
 }

@@ -6,3 +6,4 @@ mod support;
 
 mod homes;
 mod lives;
+mod peers;
