@@ -4,12 +4,12 @@
 //! **Invariant:** no socket, no clock, no randomness, no store. Everything is a value or a function of values.
 #![deny(clippy::wildcard_enum_match_arm)]
 
-pub mod facts;
-pub mod link;
-pub mod seam;
 pub mod decide;
-pub mod window;
+pub mod facts;
 pub mod frame;
 pub mod handshake;
-pub mod url;
 pub mod identity;
+pub mod link;
+pub mod seam;
+pub mod url;
+pub mod window;
