@@ -3,6 +3,12 @@
 
 mod k_promises;
 mod k_routing;
+mod pairs;
+mod r_restart;
+mod r_restart_more;
+mod r_restart_rows;
+mod r_restart_teardown;
+mod r_workload;
 
 /// Every file here is a module of this binary.
 #[test]

@@ -90,6 +90,11 @@ impl Script for Puppet {
                 desk.send_only(held, &call.text(1), call.args.iter().skip(2).cloned().collect());
                 desk.fulfil(call.result, ());
             }
+            // misbehave(name, method): calls what is kept, then breaks the rules
+            ("misbehave", Some(held)) => {
+                desk.send(held, &call.text(1), Vec::new());
+                desk.syscall(VatSyscall::DropImports(vec![VRef::ROOT]));
+            }
             // watch(name): subscribes to a kept promise
             ("watch", Some(held)) => {
                 desk.set(&format!("watch.{held}"), &name);
@@ -126,6 +131,8 @@ impl Script for Puppet {
                 let how = if resolution.rejected { "rejected" } else { "fulfilled" };
                 let times = desk.next_number(&format!("times.{name}"));
                 desk.set(&format!("seen.{name}"), &format!("{how} {told}"));
+                let place = desk.next_number("places");
+                desk.set(&format!("place.{place}"), &name);
                 if times > 1 {
                     desk.set(&format!("twice.{name}"), &times.to_string());
                 }

@@ -16,6 +16,9 @@ use capstan_wire::url::{OcapUrl, oid_from_secret};
 /// Shorter than the daemon's, so that an unanswered frame is sent again within what counts as quiet.
 const ACK_TIMEOUT: Millis = Millis(2_000);
 
+/// Long enough for a few turns of a kernel and its vats and for a delayed acknowledgement.
+const BRIEFLY: u64 = 200;
+
 impl World {
     /// Adds a kernel of the session generation and starts it.
     pub fn kernel(&mut self, name: &str) -> KernelId {
@@ -174,11 +177,12 @@ impl World {
         self.request(kernel, op)
     }
 
-    /// Tells a bare kernel what happened on its links, and runs until quiet.
+    /// Tells a bare kernel what happened on its links, and lets it act on that. Less time passes than a classic
+    /// kernel waits before it sends again.
     pub fn tell(&mut self, kernel: KernelId, event: LinkEvent) {
         let fresh = self.node_mut(kernel).fresh();
         self.input(kernel, capstan_kernel::input::Input::Link { event, fresh });
-        self.run_until_quiet();
+        self.advance(BRIEFLY);
     }
 
     /// Takes what a bare kernel has ordered of its links.
