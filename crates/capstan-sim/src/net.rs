@@ -115,10 +115,10 @@ impl Net {
         Some((reader, item))
     }
 
-    /// Loses what is in the pipe written by `from`.
+    /// Loses the frames in the pipe written by `from`. That the stream was there is not lost: a dial is answered.
     pub(crate) fn lose(&mut self, id: StreamId, from: usize) {
         if let Some(pipe) = self.streams.get_mut(&id).and_then(|stream| stream.pipes.get_mut(from)) {
-            pipe.items.clear();
+            pipe.items.retain(|item| matches!(item, Item::Up { .. }));
         }
     }
 
