@@ -103,7 +103,7 @@ fn k46_an_owner_that_does_not_run_is_unreachable() {
     world.tamper(ann, &broken);
     world.start(ann);
     world.call(ann, counter, "bump").rejects("[KERNEL:ENDPOINT_UNREACHABLE]");
-    assert!(world.db(ann).len::<Code>() > 0);
+    assert_ne!(world.db(ann).len::<Code>(), 0);
     world.assert_quiescent();
 }
 

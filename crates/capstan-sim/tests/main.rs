@@ -8,6 +8,8 @@ mod r_restart;
 mod r_restart_more;
 mod r_restart_rows;
 mod r_restart_teardown;
+mod r_sequencing;
+mod r_sequencing_more;
 mod r_workload;
 
 /// Every file here is a module of this binary.

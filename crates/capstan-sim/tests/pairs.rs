@@ -19,7 +19,6 @@ pub(crate) struct Pair {
     pub(crate) world: World,
     pub(crate) ann: KernelId,
     pub(crate) bob: KernelId,
-    pub(crate) counter: ObjectId,
     pub(crate) url: String,
     /// Both speak the session generation.
     pub(crate) session: bool,
@@ -31,7 +30,7 @@ pub(crate) fn pair(seed: u64, (ann, bob): (Generation, Generation)) -> Pair {
     let (ann, bob) = (world.kernel_of("ann", ann), world.kernel_of("bob", bob));
     let counter = world.vat(bob, scripted::counter());
     let url = world.issue(bob, counter);
-    Pair { world, ann, bob, counter, url, session }
+    Pair { world, ann, bob, url, session }
 }
 
 /// How many handshakes `from` began with `to`.
@@ -91,12 +90,6 @@ impl Meeting {
             verdict = self.connect(false);
         }
         assert_eq!(verdict, capstan_wire::seam::Verdict::Register);
-    }
-
-    /// Another number for a channel.
-    pub(crate) fn next_channel(&mut self) -> u64 {
-        self.channels += 1;
-        self.channels
     }
 
     /// Dee loses everything and comes back.

@@ -123,7 +123,7 @@ fn r116_r133_a_failed_reset_is_undone_and_the_handshake_fails() {
             };
             assert_eq!(same, before, "{pair:?}");
             assert_eq!(meeting.on_file(), life("dee-1"));
-            assert!(meeting.world.db(bob).len::<DeadLetters>() > 0, "the fault is not on record");
+            assert_ne!(meeting.world.db(bob).len::<DeadLetters>(), 0, "the fault is not on record");
             // The next handshake compares again.
             let Verdict::Refuse(_) = meeting.connect(dialed) else { panic!("{pair:?}: not refused again") };
         }
@@ -321,7 +321,7 @@ fn a_restart_of_our_own_is_none_of_the_peer() {
         assert!(rejected || decided, "{state:?}");
         let owner = meeting.world.db(meeting.bob).get::<Objects>(&meeting.puppet).unwrap().owner;
         assert_eq!(owner, Some(Owner::Endpoint(vat)));
-        assert!(meeting.world.db(meeting.bob).len::<Clist>() > 0);
+        assert_ne!(meeting.world.db(meeting.bob).len::<Clist>(), 0);
         assert_eq!(meeting.remote().restarts_seen, 0);
     }
 }

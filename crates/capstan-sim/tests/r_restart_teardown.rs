@@ -180,10 +180,8 @@ fn r128_half_a_pair_is_skipped_with_a_warning() {
         let row = ClistRow { eref, reachable: true, last_mention: Seq(0) };
         let key = (meeting.endpoint(), KRef::Object(meeting.puppet));
         tamper(&mut meeting, &ChangeSet { clist: [(key, Some(row))].into(), ..ChangeSet::default() });
-        let target = meeting.target.clone();
         meeting.dee_restarts();
         assert!(warnings(&meeting).iter().any(|line| line.contains("half an entry")), "{pair:?}");
         assert_eq!(meeting.kref("ro+7"), None, "{pair:?}");
-        let _ = target;
     }
 }
