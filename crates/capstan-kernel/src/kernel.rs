@@ -154,16 +154,19 @@ impl Kernel {
         });
         let stored = self.db.iter::<Vats>().filter(|(_, row)| row.phase != VatPhase::Terminated);
         for vat in stored.map(|(vat, _)| *vat).collect::<Vec<_>>() {
-            // One that cannot even be asked to start is set aside; the others run.
+            // One that cannot even be asked to start has failed; the others run.
             let _ = self.restart(now, vat, step);
         }
     }
 
-    /// Begins a new run of a vat; whatever was in flight waits for it.
+    /// Begins a new run of a vat; whatever was in flight waits for it. A vat that cannot be started has failed.
     pub(crate) fn restart(&mut self, now: Millis, vat: VatId, step: &mut Step) -> Result<(), String> {
         let item = || format!("restart of {vat}");
         let ordered = transact(&mut self.db, &self.config, now, step, item, |turn| vat::restart(turn, vat));
         self.volatile.ground(vat);
+        if let Err(why) = &ordered {
+            self.vat_failed(now, vat, why, step);
+        }
         ordered
     }
 
@@ -320,9 +323,8 @@ impl Kernel {
         let died_before = self.volatile.deaths.get(&vat) == Some(&position);
         if matches!(fault, VatFault::WorkerDied(_)) && !died_before {
             self.volatile.deaths.insert(vat, position);
-            if self.restart(now, vat, step).is_ok() {
-                return;
-            }
+            let _ = self.restart(now, vat, step);
+            return;
         }
         let error = KernelError::internal_error(fault.to_string());
         let item = || format!("end of {vat}");

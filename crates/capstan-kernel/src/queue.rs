@@ -7,7 +7,8 @@ use capstan_model::id::{EndpointId, KRef, PromiseId};
 use capstan_store::overlay::Tx;
 use capstan_store::schema::{PromiseQueue, QueueItem, RunQueue, SendItem};
 
-fn references(item: &SendItem) -> impl Iterator<Item = KRef> + '_ {
+/// Returns everything the item names, as often as it names it.
+pub(crate) fn references(item: &SendItem) -> impl Iterator<Item = KRef> + '_ {
     let result = item.result.map(KRef::Promise);
     std::iter::once(item.target).chain(item.methargs.slots.iter().copied()).chain(result)
 }

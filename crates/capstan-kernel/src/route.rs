@@ -4,7 +4,7 @@ use crate::fault::Corrupt;
 use crate::flight::Work;
 use crate::remote::{self, Delivered, RemoteDelivery};
 use crate::turn::Turn;
-use crate::{clist, notify, promise, queue};
+use crate::{clist, counts, notify, promise, queue};
 use capstan_model::capdata::CapData;
 use capstan_model::error::KernelError;
 use capstan_model::id::{EndpointId, KRef, ObjectId, PromiseId, RemoteId, VatId};
@@ -137,23 +137,33 @@ fn send_to_remote(turn: &mut Turn<'_>, rid: RemoteId, ko: ObjectId, item: SendIt
     }
 }
 
-/// Removes an item that could not be processed; its result is rejected, and if even that fails, the item alone goes.
+/// Removes an item that could not be processed: its result is rejected and its references are released, as far as
+/// that can be done.
 pub(crate) fn discard(turn: &mut Turn<'_>, work: &Work) -> Result<(), Corrupt> {
-    let Some(position) = work.position() else {
+    let Some(item) = work.position().and_then(|position| turn.tx.delete::<RunQueue>(&position)) else {
         return Ok(());
     };
-    let Some(item) = turn.tx.delete::<RunQueue>(&position) else {
-        return Ok(());
-    };
-    let mark = turn.mark();
-    let released = match &item {
+    match &item {
         QueueItem::Send(item) => {
-            splat(turn, item, KernelError::delivery_failed("the message was set aside").to_capdata())
+            if let Some(kp) = item.result {
+                let reason = KernelError::delivery_failed("the message was set aside").to_capdata();
+                attempt(turn, |turn| promise::reject_as_decider(turn, kp, reason));
+            }
+            for kref in queue::references(item) {
+                attempt(turn, |turn| counts::release(&mut turn.tx, kref));
+            }
         }
-        QueueItem::Notify { promise, .. } => crate::counts::release(&mut turn.tx, KRef::Promise(*promise)),
-    };
-    if released.is_err() {
-        turn.rollback_to(mark);
+        QueueItem::Notify { promise, .. } => {
+            attempt(turn, |turn| counts::release(&mut turn.tx, KRef::Promise(*promise)));
+        }
     }
     Ok(())
+}
+
+/// Does what can be done, all of it or nothing: what cannot was said by the dead letter.
+fn attempt(turn: &mut Turn<'_>, act: impl FnOnce(&mut Turn<'_>) -> Result<(), Corrupt>) {
+    let mark = turn.mark();
+    if act(turn).is_err() {
+        turn.rollback_to(mark);
+    }
 }

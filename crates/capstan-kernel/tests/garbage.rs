@@ -198,3 +198,102 @@ fn k116_what_the_host_was_given_stays_usable_until_it_collects() {
     world.request(HostOp::Collect).expect("collected");
     assert_eq!(code(&world.call(thing, "use", &[]).1), "OBJECT_DELETED");
 }
+
+/// Bob lets go of `o+10` while alice is busy; her answer to that sends it to him again.
+fn let_go_while_the_owner_is_busy(how: &[&str]) -> World {
+    let (mut world, vats, _) = shared();
+    world.script("alice", |delivery| match message(delivery) {
+        Some(m) => {
+            let mut out = returns(delivery, CapData::data("#1"));
+            let bob = m.methargs.slots.first().map(ToString::to_string);
+            out.extend(bob.map(|bob| send(&bob, "keep", &[vref("o+10")], None)));
+            ok(out)
+        }
+        None => ok(vec![]),
+    });
+    world.hold("alice");
+    world.send(vats.root("alice"), "again", &[vats.root("bob").into()]);
+    for method in how {
+        world.call(vats.root("bob"), method, &[]);
+    }
+    assert_eq!(world.rows::<GcActions>(), how.len());
+    world.hold("bob");
+    world.release("alice");
+    world
+}
+
+#[test]
+fn k101_a_drop_of_what_is_reachable_again_is_not_delivered() {
+    let world = let_go_while_the_owner_is_busy(&["drop"]);
+    assert_eq!(world.rows::<GcActions>(), 0);
+    let told = world.delivered("alice");
+    assert!(told.iter().all(|delivery| !matches!(delivery, VatDelivery::DropExports(_))), "{told:?}");
+}
+
+#[test]
+fn k102_a_retirement_of_what_is_counted_again_is_not_delivered() {
+    let mut world = let_go_while_the_owner_is_busy(&["drop", "retire"]);
+    assert_eq!(world.rows::<GcActions>(), 0);
+    let told = world.delivered("alice");
+    assert_eq!(told.len(), 1, "{told:?}");
+    world.release("bob");
+    assert_eq!(world.methods("bob").last().map(String::as_str), Some("keep"));
+}
+
+#[test]
+fn k103_a_retirement_of_an_import_that_the_importer_gave_up_itself_is_skipped() {
+    let (mut world, vats, thing) = shared();
+    world.call(vats.root("bob"), "drop", &[]);
+    world.hold("bob");
+    world.send(vats.root("bob"), "retire", &[]);
+    world.request(HostOp::TerminateVat(vats.vat("alice"))).expect("terminated");
+    world.run();
+    let kinds: Vec<_> = world.kernel.db().iter::<GcActions>().map(|(key, ())| *key).collect();
+    let expected = (vats.vat("bob").into(), capstan_store::schema::GcKind::RetireImport, thing);
+    assert_eq!(kinds, [expected]);
+    world.log.clear();
+    world.release("bob");
+    assert_eq!(world.delivered("bob").len(), 1, "{:?}", world.delivered("bob"));
+    assert_eq!((world.rows::<GcActions>(), counts(&world, thing)), (0, None));
+}
+
+#[test]
+fn k105_actions_are_durable_and_never_doubled() {
+    let (mut world, vats, thing) = shared();
+    world.call(vats.root("bob"), "drop", &[]);
+    world.hold("bob");
+    world.send(vats.root("bob"), "busy", &[]);
+    world.request(HostOp::TerminateVat(vats.vat("alice"))).expect("terminated");
+    world.run();
+    assert_eq!(world.rows::<GcActions>(), 1);
+    let world = world.reboot();
+    let told = world.delivered("bob");
+    let retired = told.iter().filter(|d| matches!(d, VatDelivery::RetireImports(refs) if refs.len() == 1));
+    assert_eq!(retired.count(), 1, "{told:?}");
+    assert_eq!((world.rows::<GcActions>(), counts(&world, thing)), (0, None));
+}
+
+#[test]
+fn k108_a_remote_importer_of_an_orphan_is_told_as_well() {
+    use capstan_model::id::RemoteId;
+    use capstan_model::peer::{PeerId, Seq};
+    use capstan_model::refs::{RRef, RefKind, Side};
+    use capstan_store::schema::{ClistRow, Outbox, Remotes};
+    let mut world = World::new();
+    let vats = world.launch(&["alice"]);
+    world.request(HostOp::Collect).expect("collected");
+    let peer = PeerId::new("12D3KooWother");
+    world.request(HostOp::PeerHint { peer, hints: Vec::new() }).expect("a remote");
+    let mut world = world.reboot_changed(|tx| {
+        let (rid, kref) = (RemoteId(1), KRef::Object(vats.root("alice")));
+        let eref = RRef { kind: RefKind::Object, side: Side::Import, index: 1 }.into();
+        tx.put::<Clist>((rid.into(), kref), ClistRow { eref, reachable: false, last_mention: Seq(0) });
+        tx.update::<Remotes, _>(&rid, |row| row.next_object = 2).expect("a remote");
+        tx.update::<Objects, _>(&vats.root("alice"), |row| row.recognizable += 1).expect("a root");
+    });
+    world.request(HostOp::TerminateVat(vats.vat("alice"))).expect("terminated");
+    world.request(HostOp::Collect).expect("collected");
+    let frames: Vec<_> = world.kernel.db().iter::<Outbox>().map(|(_, row)| row.text.to_string()).collect();
+    assert!(frames.iter().any(|text| text.contains("\"retireImports\",[\"ro")), "{frames:?}");
+    assert_eq!(counts(&world, vats.root("alice")), None);
+}

@@ -13,7 +13,7 @@ use capstan_model::vat::{
     CodeFormat, DeliveryId, StoreChanges, VatCode, VatDelivery, VatFault, VatIncarnation, VatLimits,
     VatReply, VatStart, VatStarted, VatSyscall,
 };
-use capstan_store::overlay::{Db, Table};
+use capstan_store::overlay::{Db, Table, Tx};
 use capstan_store::schema::{DeadLetters, Tables};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -54,6 +54,8 @@ pub(crate) struct World {
     /// Every stop order.
     pub(crate) stops: Vec<(VatId, VatIncarnation)>,
     pub(crate) answers: BTreeMap<u64, Result<Answer, Refusal>>,
+    /// Every log line.
+    pub(crate) lines: Vec<String>,
     names: BTreeMap<VatId, String>,
     held: BTreeSet<String>,
     pending: VecDeque<Dispatch>,
@@ -81,6 +83,7 @@ impl World {
             starts: Vec::new(),
             stops: Vec::new(),
             answers: BTreeMap::new(),
+            lines: Vec::new(),
             names: BTreeMap::new(),
             held: BTreeSet::new(),
             pending: VecDeque::new(),
@@ -94,10 +97,34 @@ impl World {
 
     /// The process dies and comes back on what was durable; scripts stay.
     pub(crate) fn reboot(self) -> Self {
+        self.reboot_with(true, |_| {})
+    }
+
+    /// The same on rows that were damaged meanwhile; the recount after every transaction would then find only that.
+    pub(crate) fn reboot_damaged(self, damage: impl Fn(&mut Tx<'_>)) -> Self {
+        self.reboot_with(false, damage)
+    }
+
+    /// Without the recount after every transaction, which takes long where there is much.
+    pub(crate) fn unaudited() -> Self {
+        let mut world = Self::new().reboot_with(false, |_| {});
+        world.letters_allowed = false;
+        world
+    }
+
+    /// The same on rows that were changed in a way that the recount must find sound.
+    pub(crate) fn reboot_changed(self, change: impl Fn(&mut Tx<'_>)) -> Self {
+        self.reboot_with(true, change)
+    }
+
+    fn reboot_with(self, sound: bool, damage: impl Fn(&mut Tx<'_>)) -> Self {
         let mut old = self;
         let copy = |tables: &Tables| {
             let mut fresh = Db::default();
             copy_rows(tables, &mut fresh);
+            let mut tx = fresh.begin();
+            damage(&mut tx);
+            tx.commit();
             let changes = fresh.take_changes();
             let mut tables = Tables::default();
             tables.apply(&changes);
@@ -109,9 +136,10 @@ impl World {
         let scripts = std::mem::take(&mut old.scripts);
         let broken = std::mem::take(&mut old.broken);
         let mut config = KernelConfig::new(PeerId::new("12D3KooWtest"));
-        config.audit_every_transaction = true;
+        config.audit_every_transaction = sound;
         let mut world = World {
             kernel: Kernel::new(Db::load(for_db), config),
+            letters_allowed: !sound,
             scripts,
             broken,
             names,
@@ -140,7 +168,8 @@ impl World {
                     let twice = self.answers.insert(request.0, answer);
                     assert!(twice.is_none(), "request {} was answered twice", request.0);
                 }
-                Effect::Link(_) | Effect::Log { .. } => {}
+                Effect::Log { text, .. } => self.lines.push(text),
+                Effect::Link(_) => {}
             }
         }
         if !self.letters_allowed {

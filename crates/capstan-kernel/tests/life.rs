@@ -245,3 +245,71 @@ fn k132_k133_a_stopped_worker_ends_its_vat_and_no_other() {
     world.release("alice");
     assert!(!world.call(vats.root("bob"), "x", &[]).0);
 }
+
+#[test]
+fn k122_termination_does_not_wait_for_the_worker_and_what_it_still_says_is_lost() {
+    let mut world = World::new();
+    let vats = world.launch(&["alice", "bob"]);
+    world.script("alice", |delivery| VatReply {
+        store: StoreChanges { sets: vec![("k".into(), "v".into())], deletes: vec![] },
+        ..obliging(delivery)
+    });
+    world.hold("alice");
+    let flying = world.send(vats.root("alice"), "x", &[]);
+    assert_eq!(world.request(HostOp::TerminateVat(vats.vat("alice"))), Ok(Answer::Done));
+    assert_eq!(views(&mut world).len(), 1);
+    world.release("alice");
+    assert!(world.settled(flying).0);
+    assert_eq!((world.rows::<VatStore>(), world.rows::<Vats>()), (0, 1));
+}
+
+#[test]
+fn a_failed_vat_hears_what_was_settled_meanwhile_once_it_runs_again() {
+    use capstan_model::vat::{VatDelivery, VatSyscall};
+    let mut world = World::new();
+    let vats = world.launch(&["alice", "bob"]);
+    world.script("alice", |delivery| match method(delivery).as_deref() {
+        Some("make") => {
+            let slots = vec![vref("p+5"), vref("p+6")];
+            ok(returns(delivery, CapData { body: "#[\"&0\",\"&1\"]".into(), slots }))
+        }
+        Some("one") => ok(vec![fulfil(vref("p+5"), CapData::data("#5"))]),
+        Some("two") => ok(vec![fulfil(vref("p+6"), CapData::data("#6"))]),
+        _ => obliging(delivery),
+    });
+    world.script("bob", |delivery| {
+        let mut out = returns(delivery, CapData::data("#1"));
+        let slots = message(delivery).map(|m| m.methargs.slots.clone()).unwrap_or_default();
+        out.extend(slots.into_iter().map(VatSyscall::Subscribe));
+        ok(out)
+    });
+    let promises = world.call(vats.root("alice"), "make", &[]).1.slots;
+    world.call(vats.root("bob"), "wait", &promises);
+    // One promise settles while bob is busy, the other while he does not run; a call waits for him, too.
+    world.hold("bob");
+    world.send(vats.root("bob"), "busy", &[]);
+    world.send(vats.root("alice"), "one", &[]);
+    let waiting = world.send(vats.root("bob"), "waits", &[]);
+    world.run();
+    world.broken.insert("bob".into(), "no".into());
+    world.request(HostOp::RestartVat(vats.vat("bob"))).expect_err("broken");
+    world.lose("bob");
+    world.send(vats.root("alice"), "two", &[]);
+    world.run();
+    // Calls do not wait for a vat that has failed.
+    assert_eq!(code(&world.settled(waiting).1), "ENDPOINT_UNREACHABLE");
+    world.request(HostOp::RestartVat(vats.vat("bob"))).expect_err("still broken");
+    world.broken.clear();
+    world.log.clear();
+    world.request(HostOp::RestartVat(vats.vat("bob"))).expect("runs");
+    let told: Vec<_> = world
+        .delivered("bob")
+        .into_iter()
+        .filter_map(|delivery| match delivery {
+            VatDelivery::Notify(batch) => Some(batch[0].value.body.to_string()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, ["#5", "#6"]);
+    assert!(!world.call(vats.root("bob"), "x", &[]).0);
+}

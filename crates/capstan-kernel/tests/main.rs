@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
 mod boot;
+mod damage;
 mod garbage;
 mod harness;
 mod life;

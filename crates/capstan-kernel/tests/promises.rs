@@ -313,3 +313,73 @@ fn a_sender_that_dies_while_its_call_is_in_flight_does_not_harm_the_callee() {
     assert!(!world.call(vats.root("bob"), "alive", &[]).0);
     assert_eq!(code(&world.call(answer, "x", &[]).1), "VAT_TERMINATED");
 }
+
+#[test]
+fn k70_a_result_rejected_in_a_later_crank_rejects_the_call() {
+    let mut world = World::new();
+    let vats = world.launch(&["alice"]);
+    let mut asked = None;
+    world.script("alice", move |delivery| match method(delivery).as_deref() {
+        Some("ask") => {
+            asked = message(delivery).and_then(|m| m.result);
+            ok(vec![])
+        }
+        Some("later") => {
+            let mut out = returns(delivery, CapData::data("#1"));
+            out.extend(asked.take().map(|result| reject(result, "no")));
+            ok(out)
+        }
+        _ => obliging(delivery),
+    });
+    let request = world.send(vats.root("alice"), "ask", &[]);
+    world.run();
+    assert!(!world.answers.contains_key(&request));
+    world.call(vats.root("alice"), "later", &[]);
+    let (rejected, value) = world.settled(request);
+    assert_eq!((rejected, &*value.body), (true, "#{\"#error\":\"no\",\"name\":\"Error\"}"));
+}
+
+#[test]
+fn k76_a_notify_of_a_promise_that_the_vat_was_told_of_meanwhile_is_dropped() {
+    let (mut world, vats) = told(&["p+5", "p+6"], || {
+        // The first notify carries both promises, so the second has nothing left to say.
+        vec![VatSyscall::Resolve(vec![
+            Resolution { promise: vref("p+5"), rejected: false, value: list(&[vref("p+6")]) },
+            Resolution { promise: vref("p+6"), rejected: false, value: CapData::data("#6") },
+        ])]
+    });
+    world.hold("bob");
+    world.send(vats.root("alice"), "then", &[]);
+    world.run();
+    world.release("bob");
+    let batches = notifies(&world, "bob");
+    assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [2], "{batches:?}");
+    assert_eq!(world.rows::<RunQueue>(), 0);
+    assert_eq!(promises_of(&world, vats.vat("bob")), 0);
+}
+
+#[test]
+fn k77_a_promise_counts_its_decider_and_its_holders_and_leaves_nothing() {
+    let mut world = World::new();
+    let vats = world.launch(&["alice", "bob"]);
+    world.script("alice", |delivery| match method(delivery).as_deref() {
+        Some("make") => ok(returns(delivery, reference(vref("p+5")))),
+        _ => obliging(delivery),
+    });
+    let promise = world.call(vats.root("alice"), "make", &[]).1.slots[0];
+    let waiting = world.send(promise, "parked", &[vats.root("bob").into()]);
+    world.run();
+    assert_eq!(world.rows::<PromiseQueue>(), 1);
+    let count = world.kernel.db().get::<Promises>(&promise.promise().unwrap()).map(|row| row.count);
+    // Alice's claim, alice's name for it, the slot of her answer and what was handed out, the parked message;
+    // her answer's promise goes with the call.
+    let held_by_values = world.kernel.db().iter::<Promises>().filter(|(_, row)| match &row.state {
+        capstan_store::schema::PromiseState::Fulfilled(value) => value.slots.contains(&promise),
+        _ => false,
+    });
+    assert_eq!(count, Some(4 + held_by_values.count() as u64));
+    world.request(HostOp::TerminateVat(vats.vat("alice"))).expect("terminated");
+    assert_eq!(code(&world.settled(waiting).1), "VAT_TERMINATED");
+    world.request(HostOp::Collect).expect("collected");
+    assert_eq!((world.rows::<Promises>(), world.rows::<PromiseQueue>()), (0, 0));
+}

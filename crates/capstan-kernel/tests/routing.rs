@@ -250,3 +250,66 @@ fn a_busy_vat_delays_only_itself_and_keeps_its_order() {
     let expected: Vec<_> = (0..200).map(|i| format!("m{i}")).collect();
     assert_eq!(world.methods("alice"), expected);
 }
+
+#[test]
+fn k47_what_a_closed_peer_refuses_rejects_with_the_text_and_the_next_item_is_processed() {
+    use capstan_model::id::RemoteId;
+    use capstan_model::peer::{PeerId, Seq};
+    use capstan_model::refs::{RRef, RefKind, Side};
+    use capstan_store::schema::{ClistRow, Counters, HoldKind, Holds, ObjectRow, Owner};
+    let mut world = World::new();
+    let vats = world.launch(&["alice"]);
+    let peer = PeerId::new("12D3KooWother");
+    world.request(HostOp::PeerHint { peer: peer.clone(), hints: Vec::new() }).expect("a remote");
+    world.request(HostOp::PeerClose(peer)).expect("closed");
+    let ko = ObjectId(100);
+    let mut world = world.reboot_changed(|tx| {
+        let endpoint = EndpointId::Remote(RemoteId(1));
+        let owner = Some(Owner::Endpoint(endpoint));
+        tx.put::<Counters>("object".into(), 101);
+        tx.put::<Objects>(ko, ObjectRow { owner, reachable: 1, recognizable: 1, revoked: false });
+        let eref = RRef { kind: RefKind::Object, side: Side::Export, index: 9 }.into();
+        tx.put::<Clist>((endpoint, ko.into()), ClistRow { eref, reachable: true, last_mention: Seq(0) });
+        tx.put::<Holds>((ko.into(), HoldKind::Handed), 1);
+    });
+    let counts = |world: &World| world.kernel.db().get::<Objects>(&vats.root("alice")).cloned();
+    let before = counts(&world);
+    let (rejected, value) = world.call(ko, "x", &[vats.root("alice").into()]);
+    assert_eq!((rejected, code(&value).as_str()), (true, "DELIVERY_FAILED"));
+    assert!(value.body.contains("intentional"), "{}", value.body);
+    assert_eq!((counts(&world), world.rows::<RunQueue>()), (before, 0));
+    assert!(!world.call(vats.root("alice"), "next", &[]).0);
+}
+
+#[test]
+fn two_thousand_messages_wait_for_a_busy_vat_while_others_talk() {
+    let mut world = World::unaudited();
+    let vats = world.launch(&["alice", "bob", "carol"]);
+    world.script("bob", |delivery| {
+        let Some(carol) = message(delivery).and_then(|m| m.methargs.slots.first()) else {
+            return ok(vec![]);
+        };
+        let mut out = vec![send(&carol.to_string(), "relayed", &[vref("o+10")], None)];
+        out.extend(returns(delivery, CapData::data("#1")));
+        ok(out)
+    });
+    world.hold("alice");
+    let busy = world.send(vats.root("alice"), "busy", &[]);
+    for i in 0..2000_u32 {
+        world.send(vats.root("alice"), &format!("m{i}"), &[vats.root("bob").into()]);
+        if i % 100 == 0 {
+            assert!(!world.call(vats.root("bob"), "talk", &[vats.root("carol").into()]).0);
+        }
+    }
+    // Nothing but the one message is in flight; all others are on the queue, in their order.
+    assert_eq!((world.kept("alice").len(), world.rows::<RunQueue>()), (1, 2001));
+    assert_eq!((world.methods("bob").len(), world.methods("carol").len()), (20, 20));
+    world.release("alice");
+    assert!(!world.settled(busy).0);
+    let expected: Vec<_> =
+        std::iter::once("busy".to_owned()).chain((0..2000).map(|i| format!("m{i}"))).collect();
+    assert_eq!(world.methods("alice"), expected);
+    assert_eq!(world.rows::<RunQueue>(), 0);
+    let found = capstan_kernel::audit::audit(world.kernel.db().tables());
+    assert!(found.is_empty(), "{found:#?}");
+}

@@ -212,3 +212,29 @@ fn the_store_is_written_with_the_crank_or_not_at_all() {
     world.call(vats.root("alice"), "fail", &[]);
     assert_eq!(world.rows::<VatStore>(), 0);
 }
+
+#[test]
+fn k84_a_send_leaves_its_crank_only_with_the_crank() {
+    for faults in [false, true] {
+        let mut world = World::new();
+        let vats = world.launch(&["alice", "bob"]);
+        world.script("alice", move |delivery| {
+            let bob = message(delivery).unwrap().methargs.slots[0].to_string();
+            let mut reply = ok(vec![send(&bob, "hello", &[], None)]);
+            reply.syscalls.extend(returns(delivery, CapData::data("#1")));
+            if faults {
+                reply.outcome = Err(VatFault::Limit("memory".into()));
+            }
+            reply
+        });
+        assert_eq!(world.call(vats.root("alice"), "go", &[vats.root("bob").into()]).0, faults);
+        assert_eq!(world.methods("bob").len(), usize::from(!faults));
+    }
+}
+
+#[test]
+fn k93_what_was_illegal_is_said_in_the_log() {
+    let (world, _, _, value) = answered(vec![VatSyscall::Subscribe(vref("p-99"))]);
+    assert_eq!(code(&value), "ILLEGAL_SYSCALL");
+    assert!(world.lines.iter().any(|line| line.ends_with("unknown import p-99")), "{:?}", world.lines);
+}

@@ -161,14 +161,12 @@ pub(super) fn sent(
 ) -> Option<(PeerId, SendFault)> {
     let open = channels.open.get_mut(&channel)?;
     let bound = open.bound.as_mut()?;
-    if seq.is_none() || bound.awaited != seq {
-        return None;
-    }
+    let written = bound.awaited.filter(|awaited| seq == Some(*awaited))?;
     bound.awaited = None;
     match outcome {
-        Ok(()) => bound.next = bound.next.next(),
-        // The others are tried all the same; what is missing is sent again by the timer.
-        Err(SendFault::Transient(_)) => bound.next = bound.next.next(),
+        // After a transient fault the others are tried all the same; what is missing is sent again by the timer. An
+        // acknowledgement that came meanwhile may have moved `next` already: counting from there would skip a frame.
+        Ok(()) | Err(SendFault::Transient(_)) => bound.next = bound.next.max(written.next()),
         Err(SendFault::Terminal(name)) => {
             let peer = open.peer.clone();
             channels.open.remove(&channel);

@@ -102,3 +102,18 @@ fn an_acknowledgement_takes_frames_out() {
     assert!(lone.db.get::<Outbox>(&(rid, Seq(2))).is_some());
     assert_eq!(written(&mut lone, 10), [2]);
 }
+
+/// A resumed channel starts with a frame that the peer may have acknowledged already; the one behind it must not wait
+/// for the timer.
+#[test]
+fn an_acknowledgement_during_a_write_skips_no_frame() {
+    for outcome in [Ok(()), Err(SendFault::Transient("write failed".into()))] {
+        let (mut lone, _) = two_pending();
+        assert_eq!(written(&mut lone, 10), [1]);
+        let frames = vec![r#"{"ack":1}"#.into()];
+        lone.event(LinkEvent::FramesRead { channel: ChannelId(1), frames });
+        assert_eq!(written(&mut lone, 20), [] as [u64; 0]);
+        ended(&mut lone, 1, outcome);
+        assert_eq!(written(&mut lone, 30), [2]);
+    }
+}

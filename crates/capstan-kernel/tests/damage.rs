@@ -1,0 +1,162 @@
+//! Damaged rows: what cannot be processed is set aside and the rest goes on (02 §3, law L7).
+
+use crate::harness::*;
+use capstan_kernel::audit::audit;
+use capstan_kernel::host_op::{Answer, DeadLetterView, HostOp, VatView};
+use capstan_model::capdata::CapData;
+use capstan_model::id::{EndpointId, KRef, ObjectId, PromiseId};
+use capstan_store::schema::{Code, PromiseState, Promises, QueueItem, RunQueue, VatPhase, Vats};
+
+/// Alice asks bob twice, and neither call has reached him when the process dies.
+fn two_calls_on_the_queue() -> (World, Launched) {
+    let mut world = World::new();
+    let vats = world.launch(&["alice", "bob"]);
+    world.script("alice", |delivery| {
+        let Some(bob) = message(delivery).and_then(|m| m.methargs.slots.first()) else {
+            return ok(vec![]);
+        };
+        let mut out = returns(delivery, CapData::data("#1"));
+        out.push(send(&bob.to_string(), "first", &[vref("o+10")], Some("p+5")));
+        out.push(send(&bob.to_string(), "second", &[vref("o+10")], Some("p+6")));
+        ok(out)
+    });
+    world.hold("bob");
+    world.call(vats.root("alice"), "go", &[vats.root("bob").into()]);
+    world.log.clear();
+    assert_eq!(world.rows::<RunQueue>(), 2);
+    (world, vats)
+}
+
+fn letters(world: &mut World) -> Vec<DeadLetterView> {
+    match world.request(HostOp::ListDeadLetters) {
+        Ok(Answer::DeadLetters(letters)) => letters,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn problems(world: &World) -> Vec<String> {
+    audit(world.kernel.db().tables()).iter().map(ToString::to_string).collect()
+}
+
+fn first_send(tx: &capstan_store::overlay::Tx<'_>) -> (u64, capstan_store::schema::SendItem) {
+    match tx.iter::<RunQueue>().next() {
+        Some((position, QueueItem::Send(item))) => (*position, item.clone()),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Looks at the first queue item, which is damaged so that it cannot be processed.
+fn set_aside(damage: impl Fn(&mut capstan_store::overlay::Tx<'_>)) -> (World, Launched, DeadLetterView) {
+    let (world, vats) = two_calls_on_the_queue();
+    assert_eq!(problems(&world), Vec::<String>::new());
+    let mut world = world.reboot_damaged(damage);
+    assert_eq!(world.methods("bob").last().map(String::as_str), Some("second"));
+    assert_eq!(world.rows::<RunQueue>(), 0);
+    let [letter] = &letters(&mut world)[..] else { panic!("{:#?}", letters(&mut world)) };
+    let letter = letter.clone();
+    assert!(!world.call(vats.root("bob"), "still", &[]).0);
+    (world, vats, letter)
+}
+
+#[test]
+fn k40_an_item_that_names_a_missing_object_is_set_aside_and_the_next_is_processed() {
+    let missing = KRef::Object(ObjectId(999));
+    let (world, _, letter) = set_aside(|tx| {
+        let (position, mut item) = first_send(tx);
+        item.methargs.slots[0] = missing;
+        tx.put::<RunQueue>(position, QueueItem::Send(item));
+    });
+    assert_eq!(world.methods("bob").first().map(String::as_str), Some("first"));
+    assert_eq!(letter.reason, "object ko999 has no record");
+    // Its result is rejected all the same, and what else it held is released: only the slot that was
+    // overwritten is counted once too often.
+    let promises: Vec<_> = world.kernel.db().iter::<Promises>().collect();
+    let rejected = promises.iter().filter(|(_, row)| match &row.state {
+        PromiseState::Rejected(value) => code(value) == "DELIVERY_FAILED",
+        _ => false,
+    });
+    assert_eq!(rejected.count(), 1, "{promises:#?}");
+    assert_eq!(problems(&world).len(), 1, "{:#?}", problems(&world));
+    assert!(problems(&world)[0].starts_with("invariant 3: "));
+}
+
+#[test]
+fn k40_an_item_for_an_object_that_its_vat_does_not_know_is_set_aside() {
+    let (world, vats, letter) = set_aside(|tx| {
+        use capstan_store::schema::{Objects, Owner};
+        let ko = ObjectId(500);
+        tx.put::<capstan_store::schema::Counters>("object".into(), 501);
+        let bob = tx.iter::<Vats>().find(|(_, row)| &*row.name == "bob").map(|(vat, _)| *vat).unwrap();
+        let owner = Some(Owner::Endpoint(EndpointId::Vat(bob)));
+        let row = capstan_store::schema::ObjectRow { owner, reachable: 1, recognizable: 1, revoked: false };
+        tx.put::<Objects>(ko, row);
+        let (position, mut item) = first_send(tx);
+        item.target = ko.into();
+        tx.put::<RunQueue>(position, QueueItem::Send(item));
+    });
+    assert_eq!(world.methods("bob"), ["second", "still"]);
+    assert_eq!(letter.reason, format!("{} has no entry for ko500", vats.vat("bob")));
+}
+
+#[test]
+fn k112_a_count_below_zero_is_contained_to_its_crank() {
+    let damage = |tx: &mut capstan_store::overlay::Tx<'_>| {
+        let (_, item) = first_send(tx);
+        tx.update::<Promises, _>(&item.result.unwrap(), |row| row.count = 0).unwrap();
+    };
+    let (world, _, letter) = set_aside(damage);
+    assert!(letter.reason.ends_with("would go out of range"), "{}", letter.reason);
+    let found = problems(&world);
+    assert!(found.iter().any(|what| what.starts_with("invariant 4: ")), "{found:#?}");
+}
+
+#[test]
+fn k40_a_notify_of_a_promise_without_record_is_set_aside() {
+    let (world, vats, letter) = set_aside(|tx| {
+        let (position, _) = first_send(tx);
+        let endpoint = EndpointId::Vat(tx.iter::<Vats>().next().map(|(vat, _)| *vat).unwrap());
+        tx.put::<RunQueue>(position, QueueItem::Notify { endpoint, promise: PromiseId(999) });
+    });
+    assert_eq!(letter.reason, "promise kp999 has no record");
+    assert!(letter.item.contains("Notify"), "{}", letter.item);
+    assert!(world.kernel.db().get::<Vats>(&vats.vat("bob")).is_some());
+}
+
+#[test]
+fn a_vat_whose_program_is_missing_has_failed_and_the_others_run() {
+    let (world, vats) = two_calls_on_the_queue();
+    let mut world = world.reboot_damaged(|tx| {
+        tx.delete::<Code>(&"hash of bob".into());
+    });
+    let row = world.kernel.db().get::<Vats>(&vats.vat("bob")).cloned().unwrap();
+    assert_eq!(row.phase, VatPhase::Failed("a vat's code is missing".into()));
+    assert!(problems(&world).iter().any(|what| what.contains("the program of")), "{:?}", problems(&world));
+    assert_eq!(code(&world.call(vats.root("bob"), "x", &[]).1), "ENDPOINT_UNREACHABLE");
+    assert_eq!(world.rows::<RunQueue>(), 0);
+    let views = world.request(HostOp::ListVats);
+    let Ok(Answer::Vats(views)) = views else { panic!("{views:?}") };
+    let phases: Vec<_> = views.iter().map(|VatView { phase, .. }| phase.as_str()).collect();
+    assert_eq!(phases, ["running", "failed"]);
+    assert!(world.request(HostOp::RestartVat(vats.vat("bob"))).is_err());
+}
+
+#[test]
+fn a_crank_that_cannot_be_completed_is_undone_and_its_vat_starts_again() {
+    let (mut world, vats) = two_calls_on_the_queue();
+    world.script("bob", |delivery| {
+        let mut reply = obliging(delivery);
+        if method(delivery).as_deref() == Some("first") {
+            reply.store.sets.push(("k".into(), "v".into()));
+        }
+        reply
+    });
+    let world = world.reboot_damaged(|tx| {
+        let (_, item) = first_send(tx);
+        tx.update::<Promises, _>(&item.result.unwrap(), |row| row.count = 0).unwrap();
+    });
+    assert_eq!(world.rows::<capstan_store::schema::VatStore>(), 0);
+    let runs: Vec<_> = world.starts.iter().filter(|start| start.vat == vats.vat("bob")).collect();
+    assert_eq!(runs.iter().map(|start| start.incarnation.0).collect::<Vec<_>>(), [2, 3]);
+    // Both went in one hand-over; what the second did went with the run that answered it.
+    assert_eq!(world.methods("bob"), ["first", "second", "second"]);
+}
