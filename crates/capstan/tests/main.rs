@@ -4,6 +4,7 @@ mod calls;
 mod daemons;
 mod demo;
 mod help;
+mod peer_restart;
 mod peers;
 mod refusals;
 mod shell;
