@@ -7,7 +7,7 @@ use crate::host_op::{Answer, DeadLetterView, HostOp, Refusal, Status, Subcluster
 use crate::input::RequestId;
 use crate::kernel::Kernel;
 use crate::turn::{Turn, transact};
-use crate::{gc, promise, remote, subcluster, vat};
+use crate::{cycles, gc, promise, remote, subcluster, vat};
 use capstan_model::capdata::CapData;
 use capstan_model::error::KernelError;
 use capstan_model::id::{EndpointId, KRef, PromiseId, SubclusterId, VatId};
@@ -223,6 +223,12 @@ impl Kernel {
         let acting = self.db.iter::<GcActions>().any(|((endpoint, ..), ())| told(endpoint));
         if busy || acting || self.db.iter::<Reaps>().any(|(_, endpoint)| told(endpoint)) {
             return false;
+        }
+        let item = || "a search for promises that hold each other".to_owned();
+        let found =
+            transact(&mut self.db, &self.config, now, step, item, |turn| cycles::collect(&mut turn.tx));
+        if found.is_ok_and(|found| found > 0) {
+            return true;
         }
         let rows = self.collectable_rows();
         let objects_after = self.db.len::<Objects>() as u64;

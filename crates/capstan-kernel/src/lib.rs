@@ -8,6 +8,7 @@ pub mod audit;
 mod clist;
 mod counts;
 mod crank;
+mod cycles;
 pub mod effect;
 mod fault;
 mod flight;

@@ -97,8 +97,7 @@ pub(crate) fn settle(
     value: CapData<KRef>,
 ) -> Result<(), SettleError> {
     let tx = &mut turn.tx;
-    let old = row(tx, kp)?.clone();
-    let PromiseState::Unresolved { decider, subscribers } = old.state else {
+    let PromiseState::Unresolved { decider, subscribers } = row(tx, kp)?.state.clone() else {
         return Err(SettleError::AlreadySettled(kp));
     };
     if decider != by {
@@ -119,7 +118,9 @@ pub(crate) fn settle(
     }
     let state =
         if rejected { PromiseState::Rejected(value.clone()) } else { PromiseState::Fulfilled(value.clone()) };
-    tx.put::<Promises>(kp, PromiseRow { state, count: old.count });
+    // Read again: the value may contain the promise itself.
+    let count = row(tx, kp)?.count;
+    tx.put::<Promises>(kp, PromiseRow { state, count });
     for endpoint in subscribers {
         queue::enqueue_notify(tx, endpoint, kp)?;
     }

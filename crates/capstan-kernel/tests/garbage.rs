@@ -297,3 +297,59 @@ fn k108_a_remote_importer_of_an_orphan_is_told_as_well() {
     assert!(frames.iter().any(|text| text.contains("\"retireImports\",[\"ro")), "{frames:?}");
     assert_eq!(counts(&world, vats.root("alice")), None);
 }
+
+/// Alice makes promises that hold each other, and an object in one of them; bob is told of them and awaits them or not.
+fn promises_in_a_ring(awaited: bool) -> (World, usize) {
+    let mut world = World::new();
+    let vats = world.launch(&["alice", "bob"]);
+    world.request(HostOp::Collect).expect("collected");
+    let before = world.rows::<Objects>();
+    let ring = |slots: &[&str]| CapData {
+        body: "#[\"&0\",\"&1\"]".into(),
+        slots: slots.iter().map(|slot| vref(slot)).collect(),
+    };
+    world.script("alice", move |delivery| {
+        let mut out = returns(delivery, CapData::data("#1"));
+        match method(delivery).as_deref() {
+            Some("tell") => {
+                let bob = message(delivery).unwrap().methargs.slots[0].to_string();
+                let promises = [vref("p+5"), vref("p+6"), vref("p+7")];
+                out.push(send(&bob, "take", &promises, None));
+            }
+            Some("settle") => {
+                out.push(fulfil(vref("p+5"), ring(&["p+6", "p+6"])));
+                out.push(fulfil(vref("p+6"), ring(&["p+5", "p+7"])));
+                out.push(fulfil(
+                    vref("p+7"),
+                    CapData { body: "#[\"&0\",\"$1\"]".into(), slots: vec![vref("p+7"), vref("o+10")] },
+                ));
+            }
+            _ => {}
+        }
+        ok(out)
+    });
+    world.script("bob", move |delivery| {
+        let slots = message(delivery).map(|m| m.methargs.slots.clone()).unwrap_or_default();
+        let awaited = slots.into_iter().filter(|slot| awaited && !slot.is_object());
+        ok(awaited.map(VatSyscall::Subscribe).collect())
+    });
+    world.call(vats.root("alice"), "tell", &[vats.root("bob").into()]);
+    world.call(vats.root("alice"), "settle", &[]);
+    (world, before)
+}
+
+#[test]
+fn a_collection_finds_promises_that_only_hold_each_other() {
+    let (mut world, before) = promises_in_a_ring(true);
+    assert_eq!(world.rows::<Promises>(), 3);
+    // Bob was told and has forgotten the promises, but he still has the object.
+    world.request(HostOp::Collect).expect("collected");
+    assert_eq!((world.rows::<Promises>(), world.rows::<Objects>()), (0, before + 1));
+}
+
+#[test]
+fn a_collection_leaves_promises_alone_that_somebody_still_knows() {
+    let (mut world, _) = promises_in_a_ring(false);
+    world.request(HostOp::Collect).expect("collected");
+    assert_eq!(world.rows::<Promises>(), 3);
+}

@@ -383,3 +383,13 @@ fn k77_a_promise_counts_its_decider_and_its_holders_and_leaves_nothing() {
     world.request(HostOp::Collect).expect("collected");
     assert_eq!((world.rows::<Promises>(), world.rows::<PromiseQueue>()), (0, 0));
 }
+
+#[test]
+fn a_promise_fulfilled_with_itself_is_counted_and_told() {
+    let (mut world, vats) = told(&["p+5"], || vec![fulfil(vref("p+5"), list(&[vref("p+5")]))]);
+    world.send(vats.root("alice"), "then", &[]);
+    world.run();
+    let expected = Resolution { promise: vref("p-1"), rejected: false, value: list(&[vref("p-1")]) };
+    assert_eq!(notifies(&world, "bob"), [vec![expected]]);
+    assert_eq!(promises_of(&world, vats.vat("bob")), 0);
+}
