@@ -133,6 +133,20 @@ fn r134_a_note_that_changed_refuses_once_though_the_kernel_sees_no_restart() {
     pair.world.call(ann, &pair.url, "bump").fulfils(2);
 }
 
+#[test]
+fn r134_the_kernel_judges_by_what_is_on_file_whatever_the_note_says() {
+    for pair in PAIRS {
+        let mut meeting = meeting(1342, pair);
+        meeting.dee.note_changed = true;
+        meeting.dee.hang_up(&mut meeting.world);
+        let rows = meeting.world.rows(meeting.bob);
+        // Toward a classic peer the link refuses the channel by itself; between session kernels it is used.
+        assert_eq!(meeting.connect(false), Verdict::Register, "{pair:?}");
+        assert_eq!(meeting.world.rows(meeting.bob), rows);
+        meeting.world.assert_quiescent();
+    }
+}
+
 /// What is on the disk of a dead kernel about its peer.
 fn on_file_at(world: &World, kernel: KernelId, other: KernelId) -> Option<Incarnation> {
     let rows = world.rows(kernel).peer_incarnations;

@@ -1,13 +1,15 @@
 //! Looking: rows, frames, logs, and what must hold when all is done.
 
 use super::{KernelId, World};
-use capstan_model::id::{ObjectId, RemoteId};
+use capstan_model::id::{EndpointId, ObjectId, RemoteId};
 use capstan_model::peer::PeerId;
+use capstan_model::refs::{ERef, RefKind, Side};
 use capstan_store::overlay::Db;
 use capstan_store::schema::{
-    DeadLetters, GcActions, HoldKind, Holds, Outbox, Redemptions, RemotesByPeer, RunQueue, SessionRow,
+    Clist, DeadLetters, GcActions, HoldKind, Holds, Outbox, Redemptions, RemotesByPeer, RunQueue, SessionRow,
     Sessions, VatStore, Waiters,
 };
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 impl World {
@@ -124,6 +126,39 @@ impl World {
             }
         }
         self.assert_audit();
+    }
+
+    /// Checks that whatever each of two kernels holds by a name of the other's, the other still knows by that name.
+    /// The reverse need not be: exports outlive a restart of the peer (03 D.4).
+    ///
+    /// # Panics
+    /// If that is not so.
+    #[track_caller]
+    pub fn assert_names_match(&self, a: KernelId, b: KernelId) {
+        for (holder, giver) in [(a, b), (b, a)] {
+            let held = self.names(holder, giver, Side::Export);
+            let given = self.names(giver, holder, Side::Import);
+            let lost: Vec<_> = held.difference(&given).collect();
+            assert!(
+                lost.is_empty(),
+                "{} holds {lost:?} of {}, which has only {given:?}\n{}",
+                self.node(holder).name,
+                self.node(giver).name,
+                self.trace(60)
+            );
+        }
+    }
+
+    /// Kind and number of the entries of that side in the c-list of `kernel` toward `other`.
+    fn names(&self, kernel: KernelId, other: KernelId, side: Side) -> BTreeSet<(RefKind, u64)> {
+        let Some(rid) = self.remote(kernel, &self.peer(other)) else { return BTreeSet::new() };
+        let entries = self.db(kernel).iter::<Clist>();
+        let own = entries.filter(|((endpoint, _), _)| *endpoint == EndpointId::Remote(rid));
+        own.filter_map(|(_, row)| match row.eref {
+            ERef::Remote(name) => (name.side == side).then_some((name.kind, name.index)),
+            ERef::Vat(_) => None,
+        })
+        .collect()
     }
 
     /// Checks that the audit finds nothing on any living kernel.
