@@ -32,6 +32,8 @@ pub(crate) struct Volatile {
     pub(crate) collections: Vec<Collection>,
     /// Vats whose worker died, with the item it died on (none: while idle); forgiven by the next success.
     pub(crate) deaths: BTreeMap<VatId, Option<u64>>,
+    /// Terminated vats whose clean-up failed: not tried again in this process, or nothing else would be done.
+    pub(crate) uncleanable: BTreeSet<VatId>,
 }
 
 /// One vat's traffic.

@@ -5,7 +5,7 @@ use crate::effect::{Effect, LogLevel, Step};
 use crate::flight::{Volatile, Work};
 use crate::host_op::{Answer, Refusal};
 use crate::input::Input;
-use crate::turn::transact;
+use crate::turn::{Turn, transact};
 use crate::{promise, remote, vat};
 use capstan_model::error::KernelError;
 use capstan_model::id::VatId;
@@ -116,7 +116,7 @@ impl Kernel {
 
     /// Returns when the kernel next wants [`Input::TimeCame`].
     pub fn next_deadline(&self) -> Option<Millis> {
-        if self.db.iter::<Vats>().any(|(_, row)| row.phase == VatPhase::Terminated) {
+        if self.next_to_clean().is_some() {
             return Some(Millis(0)); // Clean-up goes on in slices, also while nothing else happens.
         }
         remote::next_deadline(&self.db, &self.channels)
@@ -129,29 +129,26 @@ impl Kernel {
 
     /// The start of a life: what the dead process had half done is undone, the rest goes on.
     fn boot(&mut self, now: Millis, step: &mut Step) {
-        let item = || "holds of a dead process".to_owned();
-        let _ = transact(&mut self.db, &self.config, now, step, item, |turn| {
-            let void: Vec<_> = turn.tx.iter::<Holds>().map(|(key, times)| (*key, *times)).collect();
-            for ((kref, kind), times) in void.into_iter().filter(|((_, k), _)| *k == HoldKind::Waiting) {
-                for _ in 0..times.max(1) {
-                    promise::release_for_control(&mut turn.tx, kref, kind)?;
-                }
-            }
-            Ok(())
-        });
+        let waiting = self.db.iter::<Holds>().filter(|((_, kind), _)| *kind == HoldKind::Waiting);
+        for ((kref, kind), times) in waiting.map(|(key, times)| (*key, *times)).collect::<Vec<_>>() {
+            let item = || format!("a dead process's hold of {kref}");
+            let _ = transact(&mut self.db, &self.config, now, step, item, |turn| {
+                (0..times.max(1)).try_for_each(|_| promise::release_for_control(&mut turn.tx, kref, kind))
+            });
+        }
         let half = self.db.iter::<Subclusters>().filter(|(_, row)| row.launching).map(|(id, _)| *id);
         for subcluster in half.collect::<Vec<_>>() {
             self.remove_subcluster(now, subcluster, "the kernel stopped during the launch", step);
         }
         remote::boot(&mut self.db, &mut self.channels, &self.config, now, step);
-        let item = || "service calls of a dead process".to_owned();
-        let _ = transact(&mut self.db, &self.config, now, step, item, |turn| {
-            for kp in promise::decided_by(&turn.tx, Decider::Kernel) {
-                let error = KernelError::delivery_failed("the kernel stopped during the call");
-                promise::reject_as_decider(turn, kp, error.to_capdata())?;
-            }
-            Ok(())
-        });
+        let own = promise::decided_by(&Turn::begin(&mut self.db, &self.config, now).tx, Decider::Kernel);
+        for kp in own {
+            let item = || format!("a dead process's call with the result {kp}");
+            let error = KernelError::delivery_failed("the kernel stopped during the call").to_capdata();
+            let _ = transact(&mut self.db, &self.config, now, step, item, |turn| {
+                promise::reject_as_decider(turn, kp, error)
+            });
+        }
         let stored = self.db.iter::<Vats>().filter(|(_, row)| row.phase != VatPhase::Terminated);
         for vat in stored.map(|(vat, _)| *vat).collect::<Vec<_>>() {
             // One that cannot even be asked to start has failed; the others run.

@@ -13,7 +13,7 @@ use crate::{gc, route, vat};
 use capstan_model::id::{EndpointId, RemoteId, VatId};
 use capstan_model::peer::Millis;
 use capstan_model::vat::VatDelivery;
-use capstan_store::schema::{Reaps, Remotes, RunQueue, VatPhase, Vats};
+use capstan_store::schema::{Reaps, Remotes, RunQueue, VatPhase, VatRow, Vats};
 
 /// Deliveries of one hand-over: enough to hide the hand-over's cost, few enough that an abort discards little.
 const BATCH_MAX: usize = 32;
@@ -34,13 +34,22 @@ impl Kernel {
         }
     }
 
+    /// Returns a terminated vat that still has something to clean up.
+    pub(crate) fn next_to_clean(&self) -> Option<VatId> {
+        let due = |vat: &VatId, row: &VatRow| {
+            row.phase == VatPhase::Terminated && !self.volatile.uncleanable.contains(vat)
+        };
+        self.db.iter::<Vats>().find(|(vat, row)| due(vat, row)).map(|(vat, _)| *vat)
+    }
+
     /// Does one bounded part of the clean-up after a terminated vat; returns whether there was one.
     pub(crate) fn clean_slice(&mut self, now: Millis, step: &mut Step) -> bool {
-        let Some(vat) = vat::next_to_clean(&Turn::begin(&mut self.db, &self.config, now).tx) else {
-            return false;
-        };
+        let Some(vat) = self.next_to_clean() else { return false };
         let item = || format!("clean-up of {vat}");
-        transact(&mut self.db, &self.config, now, step, item, |turn| vat::clean(turn, vat)).is_ok()
+        if transact(&mut self.db, &self.config, now, step, item, |turn| vat::clean(turn, vat)).is_err() {
+            self.volatile.uncleanable.insert(vat);
+        }
+        true
     }
 
     fn examine_queue(&mut self, now: Millis, step: &mut Step) -> bool {

@@ -245,11 +245,6 @@ fn strike_results(tx: &mut Tx<'_>, results: &BTreeSet<PromiseId>) -> Result<(), 
     Ok(())
 }
 
-/// Returns a terminated vat that still has something to clean up.
-pub(crate) fn next_to_clean(tx: &Tx<'_>) -> Option<VatId> {
-    tx.iter::<Vats>().find(|(_, row)| row.phase == VatPhase::Terminated).map(|(vat, _)| *vat)
-}
-
 /// Removes a bounded part of what a terminated vat left; its record goes with the last of it.
 pub(crate) fn clean(turn: &mut Turn<'_>, vat: VatId) -> Result<(), Corrupt> {
     let endpoint = EndpointId::Vat(vat);

@@ -160,3 +160,51 @@ fn a_crank_that_cannot_be_completed_is_undone_and_its_vat_starts_again() {
     // Both went in one hand-over; what the second did went with the run that answered it.
     assert_eq!(world.methods("bob"), ["first", "second", "second"]);
 }
+
+#[test]
+fn a_terminated_vat_that_cannot_be_cleaned_up_holds_nobody_up() {
+    use capstan_store::schema::{Clist, Objects};
+    let mut world = World::new();
+    let one = world.launch(&["alice", "bob"]);
+    let mut world = world.reboot_damaged(|tx| {
+        tx.delete::<Objects>(&one.root("alice"));
+    });
+    world.request(HostOp::TerminateVat(one.vat("bob"))).expect("terminated");
+    // Alice still has an entry for her root, which has no record.
+    let ended = world.request(HostOp::TerminateVat(one.vat("alice")));
+    assert!(ended.is_err(), "{ended:?}");
+    let mut world = world.reboot_damaged(|tx| {
+        tx.update::<Vats, _>(&one.vat("alice"), |row| row.phase = VatPhase::Terminated).expect("alice");
+    });
+    let two = world.launch(&["carol"]);
+    world.request(HostOp::TerminateVat(two.vat("carol"))).expect("terminated");
+    let left: Vec<_> = world.kernel.db().iter::<Vats>().map(|(vat, _)| *vat).collect();
+    assert_eq!(left, [one.vat("alice")]);
+    assert!(world.kernel.db().iter::<Clist>().all(|((e, _), _)| *e == EndpointId::Vat(one.vat("alice"))));
+    assert_eq!(world.kernel.next_deadline(), None);
+    let clean_ups = letters(&mut world);
+    let clean_ups = clean_ups.iter().filter(|letter| letter.item.starts_with("clean-up of"));
+    assert_eq!(clean_ups.count(), 1);
+}
+
+#[test]
+fn one_hold_that_cannot_be_released_does_not_keep_the_others() {
+    use capstan_store::schema::{HoldKind, Holds};
+    let mut world = World::new();
+    let vats = world.launch(&["alice"]);
+    world.script("alice", |_| ok(vec![]));
+    world.request(HostOp::Collect).expect("collected");
+    world.send(vats.root("alice"), "x", &[]);
+    world.send(vats.root("alice"), "y", &[]);
+    world.run();
+    let held: Vec<_> = world.kernel.db().iter::<Holds>().map(|(key, _)| *key).collect();
+    let [(KRef::Promise(broken), HoldKind::Waiting), (_, HoldKind::Waiting)] = held[..] else {
+        panic!("{held:?}")
+    };
+    let mut world = world.reboot_damaged(|tx| {
+        tx.update::<Promises, _>(&broken, |row| row.count = 0).expect("a promise");
+    });
+    let left: Vec<_> = world.kernel.db().iter::<Holds>().map(|(key, _)| *key).collect();
+    assert_eq!(left, [(broken.into(), HoldKind::Waiting)]);
+    assert!(letters(&mut world)[0].reason.starts_with("count of"));
+}
