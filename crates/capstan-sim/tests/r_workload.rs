@@ -5,7 +5,7 @@ use capstan_kernel::kernel::Generation::{self, Classic, Session};
 use capstan_sim::passable::Passable;
 use capstan_sim::scripted;
 use capstan_sim::world::Restart::{Keep, RestoreSnapshot, Wipe};
-use capstan_sim::world::{CallId, KernelId, Outcome, World};
+use capstan_sim::world::{CallId, KernelId, Outcome, Strike, World};
 use capstan_store::schema::ChangeSet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -13,7 +13,7 @@ use std::fmt::Write;
 /// How many seeds a run of the tests tries.
 const SEEDS: u64 = 150;
 /// Operations of one run.
-const OPS: u64 = 40;
+const OPS: u64 = 60;
 
 /// One thing that happens. `usize` is 0 or 1: which of the two kernels.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +24,8 @@ enum Op {
     Start(usize),
     RestartKeep(usize),
     RestartWipe(usize),
+    /// Dies at one of the next commits.
+    Strike(usize, u64, Strike),
     Backup(usize),
     Restore(usize),
     Cut,
@@ -38,9 +40,13 @@ fn random(world: &mut World) -> Op {
         0..=11 => Op::Call(which),
         12..=19 => Op::CallHeld(which),
         20 => Op::Kill(which),
-        21..=23 => Op::Start(which),
-        24..=25 => Op::RestartKeep(which),
+        21..=25 => Op::Start(which),
+        36 => Op::RestartKeep(which),
         26 => Op::RestartWipe(which),
+        33..=35 => {
+            let strikes = [Strike::BeforeCommit, Strike::AfterCommit];
+            Op::Strike(which, world.chance(4), strikes[usize::from(world.chance(2) == 1)])
+        }
         31 => Op::Backup(which),
         32 => Op::Restore(which),
         27 => Op::Cut,
@@ -99,6 +105,7 @@ impl Run {
     }
 
     fn open(&mut self, which: usize) {
+        self.world.spare(self.kernels[which]);
         let ledger = self.world.vat(self.kernels[which], scripted::counter());
         self.urls[which] = self.world.issue(self.kernels[which], ledger);
     }
@@ -145,6 +152,11 @@ impl Run {
                 self.held = [None, None];
                 self.open(which);
             }
+            Op::Strike(which, ahead, strike) => {
+                let kernel = self.kernels[which];
+                let at = self.world.commits(kernel) + ahead;
+                self.world.strike_at(kernel, at, strike);
+            }
             Op::Backup(which) => self.backups[which] = Some(self.world.snapshot(self.kernels[which])),
             Op::Restore(which) => {
                 let Some(backup) = self.backups[which] else { return };
@@ -164,6 +176,8 @@ impl Run {
     fn conclude(mut self) -> Result<u64, String> {
         let [ann, bob] = self.kernels;
         self.world.heal(ann, bob);
+        self.world.spare(ann);
+        self.world.spare(bob);
         self.world.start(ann);
         self.world.start(bob);
         self.world.run_until_quiet();

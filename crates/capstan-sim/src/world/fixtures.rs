@@ -5,7 +5,7 @@ use crate::node::Node;
 use crate::scripted::Program;
 use capstan_kernel::host_op::{Answer, HostOp, LaunchConfig, Refusal, VatConfig};
 use capstan_kernel::kernel::{Generation, KernelConfig};
-use capstan_model::id::{EndpointId, KRef, ObjectId, VatId};
+use capstan_model::id::{EndpointId, ObjectId, VatId};
 use capstan_model::peer::{Millis, PeerId};
 use capstan_model::vat::{CodeFormat, VatCode, VatLimits};
 use capstan_store::schema::{Objects, Owner};
@@ -188,10 +188,5 @@ impl World {
     /// Takes what a bare kernel has ordered of its links.
     pub fn orders(&mut self, kernel: KernelId) -> Vec<LinkOrder> {
         std::mem::take(&mut self.node_mut(kernel).orders)
-    }
-
-    /// What an object or promise of the kernel is called by a test: any kref.
-    pub fn kref(object: ObjectId) -> KRef {
-        object.into()
     }
 }
