@@ -7,12 +7,15 @@ use super::methods;
 use crate::daemon::Daemon;
 use crate::error::Code;
 use serde_json::Value as Json;
+use std::convert::Infallible;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 
 /// Connections served at a time; more wait to be accepted.
@@ -72,18 +75,56 @@ fn is_owner(stream: &UnixStream) -> bool {
 
 type Answers = JoinSet<Vec<u8>>;
 
-/// One connection: requests in any order, each answered when it is done. Ends when the client leaves, which
-/// abandons what it still waits for.
+/// The requests of one connection, so that calls reach the kernel in the order in which they were sent.
+#[derive(Default)]
+struct LineUp {
+    last: Option<oneshot::Receiver<Infallible>>,
+}
+
+/// A request's place: it begins when the one before has begun, or is gone.
+struct Place {
+    before: Option<oneshot::Receiver<Infallible>>,
+    /// Dropped when this one has begun, which lets the next begin.
+    begun: oneshot::Sender<Infallible>,
+}
+
+impl LineUp {
+    fn next(&mut self) -> Place {
+        let (begun, after) = oneshot::channel();
+        Place { before: self.last.replace(after), begun }
+    }
+}
+
+impl Place {
+    /// Runs the request in its turn. Begun means polled once: by then a plain call stands in the kernel's queue. One
+    /// that has to redeem a URL first is overtaken.
+    async fn begin<T>(self, request: impl Future<Output = T>) -> T {
+        if let Some(before) = self.before {
+            let _ended = before.await;
+        }
+        let mut request = std::pin::pin!(request);
+        let first = poll_fn(|context| Poll::Ready(request.as_mut().poll(context))).await;
+        drop(self.begun);
+        match first {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending => request.await,
+        }
+    }
+}
+
+/// One connection: requests begin in the order in which they came, and each is answered when it is done. Ends when
+/// the client leaves, which abandons what it still waits for.
 async fn converse(stream: UnixStream, daemon: Arc<Daemon>) {
     let (reader, mut writer) = stream.into_split();
     let mut lines = Lines::new(reader, super::REQUEST_BYTES_MAX);
     let mut answers = Answers::new();
+    let mut line_up = LineUp::default();
     let mut reading = true;
     while reading || !answers.is_empty() {
         tokio::select! {
             line = lines.next(), if reading && answers.len() < REQUESTS_MAX => match line {
                 Ok(Line::Text(line)) if line.iter().all(u8::is_ascii_whitespace) => {}
-                Ok(Line::Text(line)) => begin(&line, &daemon, &mut answers),
+                Ok(Line::Text(line)) => begin(&line, &daemon, &mut line_up, &mut answers),
                 Ok(Line::TooLong) => {
                     let why = format!("Request is longer than {} bytes", super::REQUEST_BYTES_MAX);
                     let refusal = response(&Json::Null, Err(RpcError::new(INVALID_REQUEST, why)));
@@ -116,14 +157,15 @@ async fn write(writer: &mut OwnedWriteHalf, line: &[u8]) -> std::io::Result<()> 
 }
 
 /// Starts a request; its answer comes out of `answers`.
-fn begin(line: &[u8], daemon: &Arc<Daemon>, answers: &mut Answers) {
+fn begin(line: &[u8], daemon: &Arc<Daemon>, line_up: &mut LineUp, answers: &mut Answers) {
     let daemon = daemon.clone();
     match parse_request(line) {
         Ok(Request { id, method, params }) => {
+            let place = line_up.next();
             answers.spawn(async move {
                 // A set of its own, so that a panic becomes an answer and leaving ends it.
                 let mut call = JoinSet::new();
-                call.spawn(async move { methods::call(&daemon, &method, params).await });
+                call.spawn(async move { place.begin(methods::call(&daemon, &method, params)).await });
                 let outcome = match call.join_next().await {
                     Some(Ok(outcome)) => outcome,
                     Some(Err(_)) | None => {
@@ -146,5 +188,30 @@ async fn departed(writer: &OwnedWriteHalf) {
             Ok(ready) if !ready.is_write_closed() => tokio::time::sleep(PRESENCE_CHECK).await,
             Ok(_) | Err(_) => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::LineUp;
+    use std::sync::{Arc, Mutex};
+    use tokio::task::JoinSet;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn requests_begin_in_the_order_in_which_they_came() {
+        let mut line_up = LineUp::default();
+        let places: Vec<_> = (0..500).map(|number| (number, line_up.next())).collect();
+        let begun = Arc::new(Mutex::new(Vec::new()));
+        let mut requests = JoinSet::new();
+        for (number, place) in places.into_iter().rev() {
+            let begun = begun.clone();
+            requests.spawn(place.begin(async move {
+                begun.lock().expect("no test panics with it").push(number);
+                tokio::task::yield_now().await;
+            }));
+        }
+        while requests.join_next().await.is_some() {}
+        let begun = begun.lock().expect("no test panics with it").clone();
+        assert_eq!(begun, (0..500).collect::<Vec<_>>());
     }
 }
