@@ -103,6 +103,7 @@ pub(crate) fn host_object<'js>(
 ) -> Result<Object<'js>> {
     let host = Object::new(ctx.clone())?;
     let limits = lock(desk).fuse.limits;
+    host.set("vat", vat.to_string())?;
     host.set("bodyUnitsMax", limits.body_units_max as f64)?;
     host.set("slotsMax", f64::from(limits.slots_max))?;
     syscalls(ctx, &host, desk)?;

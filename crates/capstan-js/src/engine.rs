@@ -3,6 +3,7 @@
 use crate::desk::{self, Desk, SharedDesk};
 use crate::limits::{CountingAllocator, Fuse};
 use crate::modules::{Gate, Shelf, is_ours};
+use crate::rejections;
 use crate::workers::Report;
 use capstan_model::capdata::{Message, Resolution};
 use capstan_model::refs::VRef;
@@ -51,9 +52,11 @@ impl Engine {
         runtime.set_loader(Gate { closed: closed.clone() }, Shelf);
         let meter = fuse.clone();
         runtime.set_interrupt_handler(Some(Box::new(move || meter.must_stop())));
+        rejections::watch(&runtime);
         let context = Context::full(&runtime).map_err(failed)?;
         fuse.arm();
         let started = context.with(|ctx| {
+            let _emptied = rejections::Emptied;
             let host = desk::host_object(&ctx, &desk, start.vat, report).map_err(failed)?;
             let bring_up = || {
                 let side = boot(&ctx, host)?;
@@ -62,8 +65,9 @@ impl Engine {
                 let parameters = start.parameters.as_deref();
                 let promise: Promise =
                     start_vat.call((build, parameters_value(&ctx, parameters)?)).catch(&ctx).map_err(text)?;
-                let names: Value = settled(&ctx, &promise, &fuse, "buildRootObject unresolved")?;
-                let names: String = names.get().catch(&ctx).map_err(text)?;
+                let names = settled(&ctx, &promise, &fuse, "buildRootObject unresolved");
+                rejections::report(&ctx, &side);
+                let names: String = names?.get().catch(&ctx).map_err(text)?;
                 Ok((Persistent::save(&ctx, side), names))
             };
             let outcome = bring_up();
@@ -86,8 +90,11 @@ impl Engine {
     pub(crate) fn deliver(&self, delivery: VatDelivery) -> VatReply {
         self.fuse.arm();
         let outcome = self.context.with(|ctx| {
+            let _emptied = rejections::Emptied;
             let side = self.runtime_side.clone().restore(&ctx).map_err(|why| why.to_string())?;
             let done = apply(&ctx, &side, &self.fuse, delivery);
+            drain(&ctx, &self.fuse);
+            rejections::report(&ctx, &side);
             drain(&ctx, &self.fuse);
             done
         });
@@ -185,6 +192,7 @@ fn settled<'js>(
     unresolved: &str,
 ) -> Result<Value<'js>, String> {
     drain(ctx, fuse);
+    rejections::heard(ctx, promise);
     match promise.state() {
         PromiseState::Pending => Err(unresolved.to_owned()),
         PromiseState::Resolved | PromiseState::Rejected => {

@@ -11,6 +11,7 @@ mod desk;
 mod engine;
 mod limits;
 mod modules;
+mod rejections;
 mod workers;
 
 pub use workers::{VatEvent, Workers};

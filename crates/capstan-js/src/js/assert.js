@@ -1,7 +1,7 @@
 // `assert` in the manner of hardened JavaScript, and a console that writes to the vat's log.
 import { harden, isObject } from 'capstan:lockdown';
 
-const show = value => {
+export const show = value => {
   try {
     if (typeof value === 'string') return value;
     if (typeof value === 'bigint') return `${value}n`;

@@ -1,10 +1,10 @@
 // The vat's two-way table between values and vrefs, and what each delivery does with it (04 §6).
 import { host, lockdown, harden, freeze, create, then, RealWeakRef, Finalizer } from 'capstan:lockdown';
-import { encode, decode } from 'capstan:smallcaps';
+import { encode, decode, errorIds } from 'capstan:smallcaps';
 import { Far, makeDefaultExo, remotablePrototype, isRemotable, isPromise, passStyleOf, getInterfaceOf, methodNames } from 'capstan:passable';
 import { E, HandledPromise, invoke, makePromiseKit, routes } from 'capstan:eventual';
 import { makeBaggage } from 'capstan:baggage';
-import { assert, makeConsole } from 'capstan:assert';
+import { assert, makeConsole, show } from 'capstan:assert';
 
 const vrefs = new WeakMap(); // value -> vref
 const reachable = new Map(); // o+N -> object, while the kernel may name it
@@ -88,6 +88,28 @@ const decodeSubscribing = (body, slots) => {
   }
 };
 
+// ---- Errors. What leaves keeps only its name and message; the log has the rest under the same id.
+let lastErrorNumber = 70000;
+const withStack = error => {
+  const text = show(error);
+  try {
+    const { stack } = error;
+    return typeof stack === 'string' && stack !== '' ? `${text}\n${stack.trimEnd()}` : text;
+  } catch {
+    return text;
+  }
+};
+const errorName = error => {
+  const known = errorIds.get(error);
+  if (known !== undefined) return known;
+  lastErrorNumber += 1;
+  const errorId = `error:liveSlots:${host.vat}#${lastErrorNumber}`;
+  errorIds.set(error, errorId);
+  host.log('debug', `${errorId}: ${withStack(error)}`);
+  return errorId;
+};
+export const unheard = reason => host.log('error', `Unhandled rejection: ${reason instanceof Error ? withStack(reason) : show(reason)}`);
+
 // ---- References out. Promises mentioned for the first time are added to `fresh`; the caller follows them.
 const encodeWith = (value, fresh, mentioned) => encode(value, item => {
   let vref = vrefs.get(item);
@@ -106,7 +128,7 @@ const encodeWith = (value, fresh, mentioned) => encode(value, item => {
   }
   if (vref[0] === 'p') mentioned.push(vref);
   return vref;
-});
+}, errorName);
 const abandonFresh = fresh => {
   for (const vpid of fresh) {
     vrefs.delete(decided.get(vpid).promise);
@@ -159,7 +181,7 @@ const settleAll = todo => {
     for (const { vpid, rejected, capdata } of batch) host.resolveOne(vpid, rejected, capdata.body, capdata.slots.join());
     host.resolveDone();
   } else {
-    const { body } = encode(Error('syscall capdata too large'), () => '');
+    const { body } = encode(Error('syscall capdata too large'), () => '', errorName);
     host.exit(true, body, '');
   }
   for (const vpid of fresh) follow(vpid);
@@ -227,7 +249,8 @@ export const message = (target, body, slots, result) => {
     outcome = Promise.reject(error);
   }
   if (result === '') {
-    then(outcome, undefined, () => {});
+    // Nobody waits for the answer, so the log is all that hears of a failure.
+    then(outcome, undefined, reason => host.log('debug', `Rejection without a listener: ${reason instanceof Error ? withStack(reason) : show(reason)}`));
     return;
   }
   const where = `In ${JSON.stringify(String(method))} method of (${String(getInterfaceOf(to) ?? 'promise').replace(/^Alleged: /, '')})`;

@@ -3,10 +3,13 @@ import { harden, freeze, create, keys, defineProperty, isObject } from 'capstan:
 import { passStyleOf, getInterfaceOf, makeTagged, symbolName, symbolNamed } from 'capstan:passable';
 
 const special = text => text.length > 0 && text.charCodeAt(0) >= 0x21 && text.charCodeAt(0) <= 0x2d;
+// error -> the name it has in logs, given by the vat that first sent it.
+export const errorIds = new WeakMap();
 const escapeText = text => (special(text) ? `!${text}` : text);
 
-// `toSlot(value)` names an object or promise. The value is hardened here, before it is read.
-export const encode = (root, toSlot) => {
+// `toSlot(value)` names an object or promise, `errorName(error)`, if given, an error for the log. The value is
+// hardened here, before it is read.
+export const encode = (root, toSlot, errorName = errorIds.get.bind(errorIds)) => {
   harden(root);
   passStyleOf(root);
   const slots = [];
@@ -36,7 +39,12 @@ export const encode = (root, toSlot) => {
     const style = value[Symbol.for('passStyle')];
     if (style === 'remotable') return refer(value, '$');
     if (style === 'tagged') return { '#tag': escapeText(String(value[Symbol.toStringTag])), payload: visit(value.payload) };
-    if (value instanceof Error) return { '#error': escapeText(`${value.message}`), name: escapeText(`${value.name}`) };
+    if (value instanceof Error) {
+      const errorId = errorName(value);
+      const name = escapeText(`${value.name}`);
+      const known = errorId === undefined ? {} : { errorId: escapeText(errorId) };
+      return { '#error': escapeText(`${value.message}`), ...known, name };
+    }
     const out = create(null);
     for (const key of keys(value).sort()) out[escapeText(key)] = visit(value[key]);
     return out;
@@ -91,6 +99,7 @@ export const decode = (body, slots, fromSlot) => {
       const name = mustBeText(value.name);
       const error = (ERRORS.get(name) ?? Error)(mustBeText(value['#error']));
       if (error.name !== name) defineProperty(error, 'name', { value: name });
+      if (Object.hasOwn(value, 'errorId')) errorIds.set(error, mustBeText(value.errorId));
       return harden(error);
     }
     if (Object.hasOwn(value, '#tag')) {

@@ -38,9 +38,9 @@ fn every_row_of_the_table_survives_a_round() {
         "{\"a\":2,\"b\":1}",
         "{\"!#k\":1}",
         "{\"__proto__\":1}",
-        "{\"#error\":\"boom\",\"name\":\"Error\"}",
-        "{\"#error\":\"!#b\",\"name\":\"TypeError\"}",
-        "{\"#error\":\"b\",\"name\":\"Odd\"}",
+        "{\"#error\":\"boom\",\"errorId\":\"error:liveSlots:v7#70001\",\"name\":\"Error\"}",
+        "{\"#error\":\"!#b\",\"errorId\":\"!#x\",\"name\":\"TypeError\"}",
+        "{\"#error\":\"b\",\"errorId\":\"x\",\"name\":\"Odd\"}",
         "{\"#tag\":\"copySet\",\"payload\":[1,2]}",
         "\"%foo\"",
         "\"%@@asyncIterator\"",
@@ -62,7 +62,10 @@ fn values_made_by_a_vat_are_encoded_as_the_table_says() {
         ("-0", "#0"),
         ("({b:1,a:2})", "#{\"a\":2,\"b\":1}"),
         ("[NaN,1n,-1n]", "#[\"#NaN\",\"+1\",\"-1\"]"),
-        ("TypeError('x', {cause: Error('y')})", "#{\"#error\":\"x\",\"name\":\"TypeError\"}"),
+        (
+            "TypeError('x', {cause: Error('y')})",
+            "#{\"#error\":\"x\",\"errorId\":\"error:liveSlots:v1#70001\",\"name\":\"TypeError\"}",
+        ),
         ("Symbol.for('foo')", "#\"%foo\""),
     ] {
         assert_eq!(

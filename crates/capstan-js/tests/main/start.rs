@@ -93,6 +93,41 @@ fn a_vat_can_end_itself() {
         exits(vat.call(r##"#["quit",[]]"##, &[])),
         VatSyscall::Exit { failure: false, info: cap("#\"done\"", &[]) }
     );
-    let why = cap(r##"#{"#error":"no","name":"Error"}"##, &[]);
+    let why = cap(r##"#{"#error":"no","errorId":"error:liveSlots:v1#70001","name":"Error"}"##, &[]);
     assert_eq!(exits(vat.call(r##"#["fail",[]]"##, &[])), VatSyscall::Exit { failure: true, info: why });
+}
+
+#[test]
+fn k135_an_unheard_rejection_is_logged_and_nothing_fails() {
+    let source = format!(
+        "Promise.reject(Error('in module')); Promise.reject(Error('heard')).catch(() => {{}}); {ROOT} () => {{ Promise.reject(TypeError('in build'));
+        return Far('root', {{ bootstrap() {{ (async () => {{ throw Error('in bootstrap'); }})(); return 1; }},
+            late() {{ const p = Promise.reject(Error('late')); Promise.resolve().then(() => p.catch(() => {{}})); return 2; }},
+            odd() {{ Promise.reject(new Proxy({{}}, {{ get() {{ throw Error(); }} }})); Promise.reject(3); for (let i = 0; i < 1000; i += 1) Promise.reject(i); return 3; }} }}); }};"
+    );
+    let mut vat = Vat::start(&source);
+    let firsts = |vat: &mut Vat| -> Vec<String> {
+        vat.logs.drain(..).map(|line| line.lines().next().unwrap().to_owned()).collect()
+    };
+    assert_eq!(
+        firsts(&mut vat),
+        ["Unhandled rejection: Error: in module", "Unhandled rejection: TypeError: in build"]
+    );
+    assert_eq!(vat.answer(r##"#["bootstrap",[]]"##, &[]).1, "#1");
+    assert!(vat.logs[0].contains("\n    at "), "{:?}", vat.logs);
+    assert_eq!(firsts(&mut vat), ["Unhandled rejection: Error: in bootstrap"]);
+    assert_eq!(vat.answer(r##"#["late",[]]"##, &[]).1, "#2");
+    assert_eq!(firsts(&mut vat), [""; 0]);
+    assert_eq!(vat.answer(r##"#["odd",[]]"##, &[]).1, "#3");
+    let lines = firsts(&mut vat);
+    assert_eq!((lines.len(), lines[1].as_str()), (100, "Unhandled rejection: 3"));
+}
+
+#[test]
+fn the_log_has_the_stack_of_an_error_that_leaves() {
+    let source = format!("{ROOT} () => Far('root', {{ fail() {{ throw Error('boom'); }} }});");
+    let mut vat = Vat::start(&source);
+    let (_, body, _) = vat.answer(r##"#["fail",[]]"##, &[]);
+    assert_eq!(body, r##"#{"#error":"boom","errorId":"error:liveSlots:v1#70001","name":"Error"}"##);
+    assert!(vat.logs[0].starts_with("error:liveSlots:v1#70001: Error: boom\n    at fail"), "{:?}", vat.logs);
 }
