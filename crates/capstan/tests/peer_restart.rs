@@ -89,6 +89,7 @@ struct Kernel {
     shell: Shell,
     handshake: &'static str,
     listen: String,
+    attempts: &'static str,
     peer: String,
     life: String,
 }
@@ -100,7 +101,17 @@ impl Kernel {
 
     fn listening_on(handshake: &'static str, listen: &str) -> Kernel {
         let (shell, listen) = (Shell::new(), listen.to_owned());
-        let mut kernel = Kernel { shell, handshake, listen, peer: String::new(), life: String::new() };
+        let mut kernel =
+            Kernel { shell, handshake, listen, attempts: "0", peer: String::new(), life: String::new() };
+        kernel.start();
+        kernel
+    }
+
+    /// One that gives a peer up after `attempts` dials in vain.
+    fn giving_up_after(handshake: &'static str, attempts: &'static str) -> Kernel {
+        let (shell, listen) = (Shell::new(), ANY_PORT.to_owned());
+        let mut kernel =
+            Kernel { shell, handshake, listen, attempts, peer: String::new(), life: String::new() };
         kernel.start();
         kernel
     }
@@ -110,7 +121,8 @@ impl Kernel {
         // Failed dials are logged, which is how a test knows that one was made in vain.
         let arguments = ["daemon", "start", "--listen", &self.listen, "--handshake", self.handshake];
         let log = ["--log", "info,libp2p=warn,libp2p_swarm=warn,capstan_net=debug,kernel=debug"];
-        let started = self.shell.run(&[&arguments[..], &log].concat()).done();
+        let attempts = ["--max-retry-attempts", self.attempts];
+        let started = self.shell.run(&[&arguments[..], &attempts, &log].concat()).done();
         let bound = started.pointer("/listen/0").and_then(Json::as_str).unwrap_or_default();
         let bound = bound.split("/p2p/").next().unwrap_or_default();
         assert!(self.listen == ANY_PORT || self.listen == bound, "{started}");
@@ -326,9 +338,26 @@ fn r137_a_wiped_sender_is_heard_by_a_receiver_that_stayed(pair: Pair) {
     is_heard_in_its_new_life(&sender, &receiver, &url);
 }
 
-/// The scenario sets `maxRetryAttempts`, which a daemon does not offer: its default, 0, gives no peer up by itself. So
-/// what must hold here is the other half: the call is neither lost nor misdelivered to the kernel that took the port,
-/// and it ends with `CONNECTION_LOST` when the user gives the peer up.
+/// With a limit set, the call to a peer that never returns ends when the limit is reached.
+fn r138_a_call_to_a_replaced_peer_fails_when_the_peer_is_given_up(pair: Pair) {
+    let (ann, bob) = (Kernel::giving_up_after(pair.0, "5"), Kernel::started(pair.1));
+    let counter = ann.redeem(&bob.issue(&bob.shell.launch_example("counter.js")));
+    assert_eq!(ann.send(&[&counter, "bump"]), json!(1));
+    ann.has_settled_with(&bob.peer);
+    bob.shell.kill();
+    let old = ann.send_later(&[&counter, "bump"]);
+    let eve = Kernel::listening_on(pair.1, &bob.listen);
+    let (code, printed) = old.ends_within(link_budget());
+    let error = printed.pointer("/error/code").and_then(Json::as_str);
+    assert_eq!((code, error), (Some(1), Some("CONNECTION_LOST")), "{printed}");
+    let fresh = eve.issue(&eve.shell.launch_example("counter.js"));
+    assert_eq!(ann.send(&[&fresh, "bump"]), json!(1));
+    ann.is_sound();
+    eve.is_sound();
+}
+
+/// Without a limit, which is the default, no peer is given up by itself: the call is neither lost nor misdelivered to
+/// the kernel that took the port, and it ends with `CONNECTION_LOST` when the user gives the peer up.
 fn r138_a_call_to_a_replaced_peer_waits_until_the_peer_is_given_up(pair: Pair, verb: &str) {
     let (ann, bob) = (Kernel::started(pair.0), Kernel::started(pair.1));
     let counter = ann.redeem(&bob.issue(&bob.shell.launch_example("counter.js")));
@@ -404,6 +433,7 @@ pairs! {
     r93: r93_a_conversation_survives_the_restart_of_either_side;
     r136: r136_a_wiped_sender_is_heard_by_a_restarted_receiver;
     r137: r137_a_wiped_sender_is_heard_by_a_receiver_that_stayed;
+    r138: r138_a_call_to_a_replaced_peer_fails_when_the_peer_is_given_up;
     r138_forget: |pair| r138_a_call_to_a_replaced_peer_waits_until_the_peer_is_given_up(pair, "forget");
     r138_close: |pair| r138_a_call_to_a_replaced_peer_waits_until_the_peer_is_given_up(pair, "close");
 }

@@ -40,6 +40,7 @@ impl Ctx {
             home: self.home.clone(),
             listen: Vec::new(),
             generation: Generation::Session,
+            max_retry_attempts: 0,
             network: true,
             log_filter: LOG_FILTER.to_owned(),
         }

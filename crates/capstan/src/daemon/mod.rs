@@ -32,6 +32,8 @@ pub struct DaemonOptions {
     pub listen: Vec<String>,
     /// Which handshake to speak.
     pub generation: Generation,
+    /// Dials in vain after which a peer is given up; 0: never.
+    pub max_retry_attempts: u32,
     /// Whether there is a network at all.
     pub network: bool,
     /// What to log, as a filter such as `info` or `capstan_net=debug`.
@@ -163,6 +165,7 @@ async fn serve(options: DaemonOptions, ready: impl FnOnce(&Json)) -> Result<(), 
 fn host_config(options: DaemonOptions) -> HostConfig {
     let mut config = HostConfig::new(options.home.dir());
     config.generation = options.generation;
+    config.max_retry_attempts = options.max_retry_attempts;
     config.network = options.network;
     if !options.listen.is_empty() {
         config.listen = options.listen;

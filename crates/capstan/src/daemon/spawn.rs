@@ -102,6 +102,9 @@ fn arguments(options: &DaemonOptions) -> Vec<OsString> {
         Generation::Classic => "classic",
     };
     arguments.extend(["--handshake", generation, "--log", &options.log_filter].map(OsString::from));
+    if options.max_retry_attempts != 0 {
+        arguments.extend(["--max-retry-attempts".into(), options.max_retry_attempts.to_string().into()]);
+    }
     if !options.network {
         arguments.push("--no-network".into());
     }

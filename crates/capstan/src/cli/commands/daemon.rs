@@ -49,6 +49,9 @@ pub struct StartArgs {
     /// Handshake to speak with other kernels
     #[arg(long, value_enum, default_value_t = Handshake::Session)]
     handshake: Handshake,
+    /// Give a peer up after this many dials in vain: its session ends; 0: never
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    max_retry_attempts: u32,
     /// Run without any network
     #[arg(long, conflicts_with = "listen")]
     no_network: bool,
@@ -164,6 +167,7 @@ async fn start(ctx: &mut Ctx, printer: &mut Printer, args: StartArgs) -> Result<
         home: ctx.home.clone(),
         listen: args.listen,
         generation: args.handshake.into(),
+        max_retry_attempts: args.max_retry_attempts,
         network: !args.no_network,
         log_filter: args.log,
     };

@@ -67,6 +67,7 @@ impl Actor {
             home: Home::new(&scratch.join(name))?,
             listen: vec!["/ip4/127.0.0.1/tcp/0".to_owned()],
             generation,
+            max_retry_attempts: 0,
             network: true,
             log_filter: "info".to_owned(),
         };
