@@ -2,7 +2,8 @@
 
 use crate::link_bench::*;
 use capstan_model::peer::{ChannelId, Incarnation, Millis, Seq};
-use capstan_wire::link::{LinkFact, LinkOptions, WriteToken, channel_verdict, delay};
+use capstan_wire::decide::channel_verdict;
+use capstan_wire::link::{LinkFact, LinkOptions, WriteToken, delay};
 use capstan_wire::seam::{LinkEvent, LinkOrder, OutFrame, SendFault, Verdict};
 
 fn bench() -> Bench {

@@ -3,7 +3,8 @@
 use super::policy::{
     CROSSING, HANDSHAKES_PER_PEER_MAX, INBOUND_HANDSHAKES_MAX, KEPT_BYTES_MAX, KEPT_FRAMES_MAX,
 };
-use super::{Action, Channel, Links, Purpose, Stage, channel_verdict, terminal};
+use super::{Action, Channel, Links, Purpose, Stage, terminal};
+use crate::decide::channel_verdict;
 use crate::facts::Facts;
 use crate::handshake::{
     CONFIRM, HandshakeError, HandshakeKind, decode_handshake, encode_handshake, is_confirm,

@@ -13,7 +13,7 @@ mod dialling;
 mod handshake;
 mod policy;
 
-pub use policy::{LinkOptions, channel_verdict, delay};
+pub use policy::{LinkOptions, delay};
 
 use crate::facts::Facts;
 use crate::seam::{LinkEvent, LinkOrder, SendFault};

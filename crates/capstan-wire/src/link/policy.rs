@@ -49,8 +49,3 @@ pub fn delay(options: &LinkOptions, attempt: u32, chance: u64) -> Millis {
     let scaled = u128::from(chance) * u128::from(doubled.min(cap));
     Millis(u64::try_from(scaled >> 64).unwrap_or(cap))
 }
-
-/// Whether a classic channel is refused because the peer changed its life: either witness suffices (03 D.6).
-pub fn channel_verdict(note_change: bool, kernel_verdict: bool) -> bool {
-    note_change || kernel_verdict
-}
