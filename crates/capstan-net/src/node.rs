@@ -36,7 +36,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 static NEXT_CHANNEL: AtomicU64 = AtomicU64::new(1);
 
 /// How a node is set up.
-#[derive(Clone, Debug)]
+// No `Debug`: the seed must not reach a log.
+#[derive(Clone)]
 pub struct NodeConfig {
     /// The secret key (ed25519); the peer id follows from it.
     pub seed: [u8; 32],
