@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 /// The runtime's own modules. A vat cannot import them.
 const INNER: &[(&str, &str)] = &[
     ("capstan:lockdown", include_str!("js/lockdown.js")),
+    ("capstan:strings", include_str!("js/strings.js")),
     ("capstan:passable", include_str!("js/passable.js")),
     ("capstan:smallcaps", include_str!("js/smallcaps.js")),
     ("capstan:eventual", include_str!("js/eventual.js")),

@@ -1,5 +1,6 @@
 // The vat's two-way table between values and vrefs, and what each delivery does with it (04 §6).
 import { host, lockdown, harden, freeze, create, then, RealWeakRef, Finalizer } from 'capstan:lockdown';
+import { replaceSearches } from 'capstan:strings';
 import { encode, decode, errorIds } from 'capstan:smallcaps';
 import { Far, makeDefaultExo, remotablePrototype, isRemotable, isPromise, passStyleOf, getInterfaceOf, methodNames } from 'capstan:passable';
 import { E, HandledPromise, invoke, makePromiseKit, routes } from 'capstan:eventual';
@@ -380,5 +381,6 @@ export const start = async (buildRootObject, parameters) => {
 
 const console = makeConsole((level, text) => host.log(level, text));
 for (const value of [E, Far, makeDefaultExo, makePromiseKit, passStyleOf, getInterfaceOf]) harden(value);
+replaceSearches();
 lockdown({ console, assert, harden, HandledPromise });
 Object.defineProperty(globalThis, Symbol.for('@endo passStyleOf'), { value: passStyleOf });

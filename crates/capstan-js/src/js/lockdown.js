@@ -7,7 +7,7 @@ export const { freeze, isFrozen, getPrototypeOf, setPrototypeOf, getOwnPropertyD
 export const { ownKeys, apply } = Reflect;
 export const RealWeakRef = WeakRef;
 export const Finalizer = FinalizationRegistry;
-const uncurry = method => Function.prototype.call.bind(method);
+export const uncurry = method => Function.prototype.call.bind(method);
 export const then = uncurry(Promise.prototype.then);
 export const isObject = x => (typeof x === 'object' && x !== null) || typeof x === 'function';
 

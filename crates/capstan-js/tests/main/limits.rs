@@ -11,7 +11,7 @@ export const buildRootObject = (_p, _q, baggage) => Far('root', {
   deep() { const f = n => 1 + f(n); return f(1); }, json: () => JSON.parse('['.repeat(200000)),
   many(x) { for (let i = 0; i < 2000; i += 1) E.sendOnly(x).m(); }, big(x) { return E(x).m('y'.repeat(20000)); },
   bigAnswer: () => 'y'.repeat(20000), store: () => baggage.init('k', 'y'.repeat(3000)),
-  native: () => 'a'.repeat(400000).indexOf('a'.repeat(200000) + 'b'), ok: () => 1 });";
+  native: () => { let a = []; for (let i = 0; i < 28; i += 1) a = [a, a]; return a.flat(Infinity).length; }, ok: () => 1 });";
 
 fn limits() -> VatLimits {
     VatLimits {

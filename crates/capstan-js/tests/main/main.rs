@@ -9,4 +9,5 @@ mod limits;
 mod promises;
 mod smallcaps;
 mod start;
+mod strings;
 mod world;
