@@ -27,10 +27,13 @@ const SERVED: &[(&str, &str)] = &[
     ("@endo/eventual-send", "export { E, HandledPromise } from 'capstan:eventual';"),
     ("@endo/promise-kit", "export { makePromiseKit } from 'capstan:eventual';"),
     ("@metamask/kernel-utils/exo", "export { makeDefaultExo } from 'capstan:passable';"),
+    ("@metamask/kernel-utils/discoverable", "export { makeDiscoverableExo } from 'capstan:passable';"),
+    ("@endo/errors", "export { assert, Fail, makeError, q, b, X } from 'capstan:assert';"),
     (
         "capstan",
         "export { E, HandledPromise, makePromiseKit } from 'capstan:eventual'; \
-         export { Far, passStyleOf, getInterfaceOf, makeDefaultExo } from 'capstan:passable';",
+         export { Far, passStyleOf, getInterfaceOf, makeDefaultExo, makeDiscoverableExo } from 'capstan:passable'; \
+         export { assert, Fail, makeError, q, b, X } from 'capstan:assert';",
     ),
 ];
 

@@ -52,6 +52,7 @@ Object.assign(assert, {
   error: makeError, makeError, makeAssert: () => assert,
 });
 harden(assert);
+export { Fail, makeError, quote as q, bare as b, details as X };
 
 const LEVELS = { log: 'info', info: 'info', warn: 'warn', error: 'error', debug: 'debug', trace: 'debug', dir: 'info', table: 'info', group: 'info', groupCollapsed: 'info' };
 const SILENT = ['groupEnd', 'time', 'timeEnd', 'timeLog', 'count', 'countReset', 'clear', 'dirxml'];

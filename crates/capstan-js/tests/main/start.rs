@@ -131,3 +131,24 @@ fn the_log_has_the_stack_of_an_error_that_leaves() {
     assert_eq!(body, r##"#{"#error":"boom","errorId":"error:liveSlots:v1#70001","name":"Error"}"##);
     assert!(vat.logs[0].starts_with("error:liveSlots:v1#70001: Error: boom\n    at fail"), "{:?}", vat.logs);
 }
+
+#[test]
+fn errors_and_discoverable_exos_are_served() {
+    let source = "import { Fail, makeError, q, b, X, assert } from '@endo/errors'; import * as all from 'capstan';
+        import { makeDiscoverableExo } from '@metamask/kernel-utils/discoverable';
+        export const buildRootObject = () => makeDiscoverableExo('root', { fail: x => Fail`got ${q(x)} ${x} ${b('bare')}`,
+            made: x => { throw makeError(X`made ${q(x)}`, RangeError); }, same: () => all.Fail === Fail && assert.Fail === Fail,
+            reserved: () => makeDiscoverableExo('y', { __getDescription__() {} }, {}) },
+          { fail: { description: 'fails', args: {} }, same: { description: 'same', args: {} } });";
+    let mut vat = Vat::start(source);
+    let mut ask = |methargs: &str| vat.answer(methargs, &[]).1;
+    assert!(ask(r##"#["fail",["x"]]"##).starts_with(r##"#{"#error":"got \"x\" (a string) bare""##));
+    assert!(ask(r##"#["made",[1]]"##).starts_with(r##"#{"#error":"made 1""##));
+    assert_eq!(ask(r##"#["same",[]]"##), "#true");
+    assert!(ask(r##"#["reserved",[]]"##).contains("reserved"));
+    let (fail, same) =
+        (r#""fail":{"args":{},"description":"fails"}"#, r#""same":{"args":{},"description":"same"}"#);
+    assert_eq!(ask(r##"#["__getDescription__",[]]"##), format!("#{{{fail},{same}}}"));
+    assert_eq!(ask(r##"#["__getDescription__",["same"]]"##), format!("#{{{same}}}"));
+    assert!(ask(r##"#["__getDescription__",["toString"]]"##).contains("no description"));
+}
