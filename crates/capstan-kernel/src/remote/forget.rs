@@ -144,8 +144,8 @@ pub(super) fn unsubscribe(turn: &mut Turn<'_>, kp: PromiseId, endpoint: Endpoint
     });
 }
 
-fn find(turn: &Turn<'_>, peer: &PeerId) -> Result<RemoteId, Refusal> {
-    facts::remote_of(&turn.tx, peer).ok_or_else(|| Refusal::PeerNotFound(peer.clone()))
+fn unknown(peer: &PeerId) -> Refusal {
+    Refusal::PeerNotFound(peer.clone())
 }
 
 /// Remembers where a peer can be dialled; makes a remote for it if there is none.
@@ -171,10 +171,7 @@ pub(crate) fn peer_close(
     channels: &mut Channels,
     peer: &PeerId,
 ) -> Result<Result<(), Refusal>, Corrupt> {
-    let rid = match find(turn, peer) {
-        Ok(rid) => rid,
-        Err(refusal) => return Ok(Err(refusal)),
-    };
+    let Some(rid) = facts::remote_of(&turn.tx, peer) else { return Ok(Err(unknown(peer))) };
     let ending = Ending {
         error: KernelError::connection_lost(peer),
         refusal: Refusal::Redemption(IntentionalCloseError::MESSAGE.into()),
@@ -192,10 +189,7 @@ pub(crate) fn peer_reconnect(
     peer: &PeerId,
     hints: Vec<Hint>,
 ) -> Result<Result<(), Refusal>, Corrupt> {
-    let rid = match find(turn, peer) {
-        Ok(rid) => rid,
-        Err(refusal) => return Ok(Err(refusal)),
-    };
+    let Some(rid) = facts::remote_of(&turn.tx, peer) else { return Ok(Err(unknown(peer))) };
     facts::learn(turn, rid, &hints);
     turn.tx.update::<Remotes, _>(&rid, |row| row.closed = false);
     let known = turn.tx.get::<Remotes>(&rid).map(|row| row.hints.clone()).unwrap_or_default();
@@ -209,10 +203,7 @@ pub(crate) fn peer_forget(
     channels: &mut Channels,
     peer: &PeerId,
 ) -> Result<Result<(), Refusal>, Corrupt> {
-    let rid = match find(turn, peer) {
-        Ok(rid) => rid,
-        Err(refusal) => return Ok(Err(refusal)),
-    };
+    let Some(rid) = facts::remote_of(&turn.tx, peer) else { return Ok(Err(unknown(peer))) };
     let ending = Ending {
         error: KernelError::connection_lost(peer),
         refusal: Refusal::Redemption(format!("Remote connection lost: {peer} was forgotten")),
