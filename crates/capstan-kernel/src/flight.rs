@@ -5,7 +5,7 @@
 //! complete, so whatever is lost here is merely found again.
 
 use crate::input::RequestId;
-use capstan_model::id::{KRef, ObjectId, PromiseId, SubclusterId, VatId};
+use capstan_model::id::{KRef, ObjectId, PromiseId, RemoteId, SubclusterId, VatId};
 use capstan_model::refs::{RefKind, VRef};
 use capstan_model::vat::{DeliveryId, VatIncarnation};
 use capstan_store::schema::{GcKind, VatRow};
@@ -16,6 +16,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 pub(crate) struct Volatile {
     /// Per vat: what is in flight and what waits.
     pub(crate) lanes: BTreeMap<VatId, Lane>,
+    /// Per peer whose window is full: run-queue positions that wait for it to open, oldest first; never empty.
+    pub(crate) blocked: BTreeMap<RemoteId, VecDeque<u64>>,
     /// Vats that may have become able to take a delivery.
     pub(crate) ready: BTreeSet<VatId>,
     /// Run-queue positions to look at again, before anything new.

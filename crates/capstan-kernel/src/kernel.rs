@@ -41,6 +41,9 @@ pub struct KernelConfig {
     pub max_retry_attempts: u32,
     /// The longest frame we accept.
     pub frame_bytes_max: u64,
+    /// Frames on their way to one peer, unacknowledged, before what comes next waits in the run queue; also
+    /// what we offer to take (03 C-10).
+    pub window_frames: u64,
     /// Recount everything after every transaction (law L6); for tests.
     pub audit_every_transaction: bool,
 }
@@ -56,6 +59,7 @@ impl KernelConfig {
             ack_retries_max: 3,
             max_retry_attempts: 0,
             frame_bytes_max: 16 << 20,
+            window_frames: 4096,
             audit_every_transaction: cfg!(debug_assertions),
         }
     }

@@ -5,18 +5,18 @@ use crate::remote::{self, RemoteDelivery};
 use crate::turn::Turn;
 use crate::{clist, counts};
 use capstan_model::capdata::CapData;
-use capstan_model::id::{EndpointId, KRef, PromiseId, VatId};
+use capstan_model::id::{EndpointId, KRef, PromiseId};
 use capstan_store::overlay::Tx;
 use capstan_store::schema::{PromiseState, Promises, Remotes, RunQueue, VatPhase, Vats};
 use std::collections::BTreeSet;
 
-/// Looks at a notify: handles it at once, or returns the vat for which it must wait.
+/// Looks at a notify: handles it at once, or returns the endpoint for which it must wait.
 pub(crate) fn examine(
     turn: &mut Turn<'_>,
     position: u64,
     endpoint: EndpointId,
     kp: PromiseId,
-) -> Result<Option<VatId>, Corrupt> {
+) -> Result<Option<EndpointId>, Corrupt> {
     if value_of(&turn.tx, kp)?.is_none() {
         return Err(Corrupt::WrongState(kp));
     }
@@ -25,7 +25,7 @@ pub(crate) fn examine(
         EndpointId::Vat(vat) => {
             let lives = turn.tx.get::<Vats>(&vat).is_some_and(|row| row.phase != VatPhase::Terminated);
             if known && lives {
-                return Ok(Some(vat));
+                return Ok(Some(endpoint));
             }
         }
         EndpointId::Remote(rid) => {

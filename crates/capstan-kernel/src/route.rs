@@ -84,13 +84,22 @@ pub(crate) fn is_service(tx: &Tx<'_>, ko: ObjectId) -> bool {
     tx.iter::<Services>().any(|(_, service)| *service == ko)
 }
 
-/// Looks at one item of the run queue: handles it at once, or returns the vat for which it must wait.
-pub(crate) fn examine(turn: &mut Turn<'_>, position: u64) -> Result<Option<VatId>, Corrupt> {
+/// Looks at one item of the run queue: handles it at once, or returns the endpoint for which it must wait. For
+/// those peers of which `is_full` holds it waits in any case.
+pub(crate) fn examine(
+    turn: &mut Turn<'_>,
+    position: u64,
+    is_full: impl Fn(&Tx<'_>, RemoteId) -> bool,
+) -> Result<Option<EndpointId>, Corrupt> {
     match turn.tx.get::<RunQueue>(&position).cloned() {
         None => Ok(None),
+        Some(QueueItem::Notify { endpoint: EndpointId::Remote(rid), .. }) if is_full(&turn.tx, rid) => {
+            Ok(Some(rid.into()))
+        }
         Some(QueueItem::Notify { endpoint, promise }) => notify::examine(turn, position, endpoint, promise),
         Some(QueueItem::Send(item)) => match route(&turn.tx, item.target) {
-            Route::Vat(vat, _) => Ok(Some(vat)),
+            Route::Vat(vat, _) => Ok(Some(vat.into())),
+            Route::Remote(rid, _) if is_full(&turn.tx, rid) => Ok(Some(rid.into())),
             Route::Park(kp) => {
                 turn.tx.delete::<RunQueue>(&position);
                 queue::park(&mut turn.tx, kp, item)?;

@@ -13,6 +13,7 @@ use crate::{gc, route, vat};
 use capstan_model::id::{EndpointId, RemoteId, VatId};
 use capstan_model::peer::Millis;
 use capstan_model::vat::VatDelivery;
+use capstan_store::overlay::Tx;
 use capstan_store::schema::{Reaps, Remotes, RunQueue, VatPhase, VatRow, Vats};
 
 /// Deliveries of one hand-over: enough to hide the hand-over's cost, few enough that an abort discards little.
@@ -23,7 +24,8 @@ impl Kernel {
     pub(crate) fn pump(&mut self, now: Millis, step: &mut Step) {
         self.clean_slice(now, step);
         loop {
-            let mut progress = self.examine_queue(now, step);
+            let mut progress = self.unblock(now, step);
+            progress |= self.examine_queue(now, step);
             progress |= self.collect_garbage(now, step);
             progress |= self.dispatch_lanes(now, step);
             progress |= self.advance_launches(now, step);
@@ -66,18 +68,55 @@ impl Kernel {
                 },
             };
             progress = true;
-            if let Some(vat) = self.examine(now, position, step) {
-                self.volatile.lanes.entry(vat).or_default().waiting.push_back(position);
-                self.volatile.ready.insert(vat);
+            match self.examine(now, position, true, step) {
+                Some(EndpointId::Vat(vat)) => {
+                    self.volatile.lanes.entry(vat).or_default().waiting.push_back(position);
+                    self.volatile.ready.insert(vat);
+                }
+                Some(EndpointId::Remote(rid)) => {
+                    self.volatile.blocked.entry(rid).or_default().push_back(position);
+                }
+                None => {}
             }
         }
     }
 
-    /// Handles one item, or returns the vat for which it must wait.
-    fn examine(&mut self, now: Millis, position: u64, step: &mut Step) -> Option<VatId> {
+    /// Goes on with what waits for peers whose window is open again, in order.
+    fn unblock(&mut self, now: Millis, step: &mut Step) -> bool {
+        let mut progress = false;
+        let blocked: Vec<RemoteId> = self.volatile.blocked.keys().copied().collect();
+        for rid in blocked {
+            let Some(mut lane) = self.volatile.blocked.remove(&rid) else { continue };
+            while let Some(&position) = lane.front() {
+                let turn = Turn::begin(&mut self.db, &self.config, now);
+                if remote::is_full(&turn.tx, &self.config, rid) {
+                    break;
+                }
+                drop(turn);
+                lane.pop_front();
+                progress = true;
+                // What is routed elsewhere by now finds its place behind what is there.
+                if self.examine(now, position, false, step).is_some() {
+                    self.volatile.recheck.push_back(position);
+                }
+            }
+            if !lane.is_empty() {
+                self.volatile.blocked.insert(rid, lane);
+            }
+        }
+        progress
+    }
+
+    /// Handles one item, or returns the endpoint for which it must wait: a peer also if others wait for it
+    /// already and `behind` them is its place.
+    fn examine(&mut self, now: Millis, position: u64, behind: bool, step: &mut Step) -> Option<EndpointId> {
         let item = self.db.get::<RunQueue>(&position).cloned();
         let shown = || format!("queue item {position}: {item:?}");
-        match transact(&mut self.db, &self.config, now, step, shown, |turn| route::examine(turn, position)) {
+        let Kernel { db, config, volatile, .. } = self;
+        let is_full = |tx: &Tx<'_>, rid| {
+            (behind && volatile.blocked.contains_key(&rid)) || remote::is_full(tx, config, rid)
+        };
+        match transact(db, config, now, step, shown, |turn| route::examine(turn, position, is_full)) {
             Ok(waits_for) => waits_for,
             Err(_) => {
                 self.discard(now, &Work::Notify { position, members: Vec::new() }, step);
@@ -215,7 +254,7 @@ impl Kernel {
 
     /// Routes an item again that does not go to `vat` any more.
     fn reroute(&mut self, now: Millis, vat: VatId, position: u64, step: &mut Step) {
-        if let Some(other) = self.examine(now, position, step) {
+        if let Some(other) = self.examine(now, position, true, step) {
             // Routes never lead from one vat to another, so this is the same vat and a fault of ours.
             let corrupt = Corrupt::Impossible("an item has no stable route");
             step.effects.push(crate::effect::Effect::Log {

@@ -16,8 +16,6 @@ use capstan_wire::facts::{Facts, Left, SessionFacts};
 pub(super) const CLASSIC_FRAME_BYTES_MAX: u64 = 1 << 20;
 /// What a session peer that said nothing else accepts, bytes (03 B-33a).
 const SESSION_FRAME_BYTES_MAX: u64 = 16 << 20;
-/// Frames we take beyond what we have received; the transport's own back-pressure does the rest.
-const CREDIT: u64 = 1 << 20;
 /// Addresses kept per peer.
 const HINTS_MAX: usize = 16;
 
@@ -94,7 +92,7 @@ pub(super) fn session_facts(
         left: row.left.map(|(life, epoch)| Left { life, epoch }),
         classic_born: row.classic_born,
         frame_bytes_max: config.frame_bytes_max,
-        credit: CREDIT,
+        credit: config.window_frames,
         words: vec!["pipeline".into()],
         listen: listen.iter().take(HINTS_MAX).cloned().collect(),
     }
@@ -153,6 +151,33 @@ pub(super) fn learn(turn: &mut Turn<'_>, rid: RemoteId, hints: &[Hint]) {
     }
 }
 
+/// Whether as much is on its way to the peer as it takes, so that what comes next waits in the run queue (03 C-10).
+/// One that is closed or unknown is never full: it refuses.
+pub(crate) fn is_full(tx: &Tx<'_>, config: &KernelConfig, rid: RemoteId) -> bool {
+    let Some(row) = tx.get::<Remotes>(&rid).filter(|row| !row.closed) else { return false };
+    let Some(session) = tx.get::<Sessions>(&row.peer) else { return false };
+    let under_way = session.sent.next().0.saturating_sub(session.una.0);
+    under_way >= credit(tx, &row.peer).unwrap_or(u64::MAX).min(config.window_frames).max(1)
+}
+
+fn credit_key(peer: &PeerId) -> std::sync::Arc<str> {
+    format!("peerCredit {peer}").into()
+}
+
+/// How many frames the peer takes beyond what it has received, if it ever said so.
+fn credit(tx: &Tx<'_>, peer: &PeerId) -> Option<u64> {
+    tx.get::<Meta>(&credit_key(peer)).and_then(|text| text.parse().ok())
+}
+
+/// Keeps what the peer takes; only where it is less than we would send anyway.
+pub(super) fn record_credit(turn: &mut Turn<'_>, peer: &PeerId, said: Option<u64>) {
+    match said.filter(|said| *said < turn.config.window_frames) {
+        None => turn.tx.delete::<Meta>(&credit_key(peer)).map_or((), drop),
+        same if same == credit(&turn.tx, peer) => {}
+        Some(said) => turn.tx.put::<Meta>(credit_key(peer), said.to_string().into()),
+    }
+}
+
 fn limit_key(peer: &PeerId) -> std::sync::Arc<str> {
     format!("peerFrameBytesMax {peer}").into()
 }
@@ -172,8 +197,10 @@ pub(super) fn record_frame_limit(turn: &mut Turn<'_>, peer: &PeerId, limit: u64)
     }
 }
 
-pub(super) fn forget_frame_limit(turn: &mut Turn<'_>, peer: &PeerId) {
+/// Forgets what the peer said of itself.
+pub(super) fn forget_limits(turn: &mut Turn<'_>, peer: &PeerId) {
     turn.tx.delete::<Meta>(&limit_key(peer));
+    turn.tx.delete::<Meta>(&credit_key(peer));
 }
 
 /// Every remote with its peer, as of the last transaction.

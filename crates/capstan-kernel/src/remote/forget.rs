@@ -97,7 +97,7 @@ pub(super) fn delete_remote_info(turn: &mut Turn<'_>, rid: RemoteId) {
         Some(row) => {
             turn.tx.delete::<RemotesByPeer>(&row.peer);
             turn.tx.delete::<PeerIncarnations>(&row.peer);
-            facts::forget_frame_limit(turn, &row.peer);
+            facts::forget_limits(turn, &row.peer);
             let session = facts::session(&turn.tx, &row.peer);
             if session.epoch.0 == 0 && session.left.is_none() {
                 turn.tx.delete::<Sessions>(&row.peer);

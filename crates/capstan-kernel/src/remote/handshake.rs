@@ -207,6 +207,7 @@ pub(super) fn note_peer(turn: &mut Turn<'_>, peer: &PeerId, rid: RemoteId, their
     let session = theirs.session.as_ref();
     let limit = session.map_or(facts::CLASSIC_FRAME_BYTES_MAX, |session| session.frame_bytes_max);
     facts::record_frame_limit(turn, peer, limit);
+    facts::record_credit(turn, peer, session.map(|session| session.credit));
     if let Some(session) = session {
         facts::learn(turn, rid, &session.listen);
     }

@@ -27,6 +27,7 @@ use capstan_store::schema::{Remotes, SendItem};
 use capstan_wire::seam::{LinkEvent, LinkOrder};
 
 pub(crate) use channels::Channels;
+pub(crate) use facts::is_full;
 pub(crate) use forget::{peer_close, peer_forget, peer_hint, peer_reconnect};
 pub(crate) use redeem::{grants, issue_url, redeem_url, redemption_abandoned, revoke_url};
 

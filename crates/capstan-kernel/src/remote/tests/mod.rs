@@ -7,4 +7,5 @@ mod restart;
 mod session;
 mod storm;
 mod verdict;
+mod window;
 mod world;
