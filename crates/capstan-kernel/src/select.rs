@@ -23,6 +23,7 @@ impl Kernel {
     /// Starts all work that can start.
     pub(crate) fn pump(&mut self, now: Millis, step: &mut Step) {
         self.clean_slice(now, step);
+        remote::release_unconfirmed(&mut self.db, &self.config, now, step);
         loop {
             let mut progress = self.unblock(now, step);
             progress |= self.examine_queue(now, step);

@@ -156,11 +156,11 @@ fn r127_what_we_exported_is_untouched() {
         meeting.dee_calls("#[\"promise\",[\"p\"]]", &[], Some("rp+2"));
         meeting.dee.heard(&mut meeting.world);
         meeting.dee.acknowledge(&mut meeting.world);
-        let exports = |meeting: &Meeting| -> Vec<(KRef, ClistRow)> {
+        let exports = |meeting: &Meeting| -> Vec<(KRef, ERef, bool)> {
             let rows = meeting.world.db(meeting.bob).iter::<Clist>();
             let own = rows.filter(|((endpoint, _), _)| *endpoint == meeting.endpoint());
             own.filter(|(_, row)| row.eref.to_string().contains('-'))
-                .map(|((_, k), row)| (*k, row.clone()))
+                .map(|((_, k), row)| (*k, row.eref, row.reachable))
                 .collect()
         };
         let before = exports(&meeting);

@@ -2,7 +2,7 @@
 
 use super::channels::Channels;
 use super::restart::{Ending, end_session, finalize_peer_restart};
-use super::{facts, outbox};
+use super::{facts, outbox, unconfirmed};
 use crate::effect::{Effect, LogLevel};
 use crate::fault::Corrupt;
 use crate::host_op::Refusal;
@@ -111,6 +111,7 @@ pub(super) fn delete_remote_info(turn: &mut Turn<'_>, rid: RemoteId) {
         turn.tx.delete::<Outbox>(&key);
     }
     crate::gc::forget_endpoint(&mut turn.tx, EndpointId::Remote(rid));
+    unconfirmed::forget(turn, rid);
     clear_echo(turn, rid);
 }
 

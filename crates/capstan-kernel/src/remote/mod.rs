@@ -14,6 +14,7 @@ mod restart;
 mod sending;
 #[cfg(test)]
 mod tests;
+mod unconfirmed;
 
 use crate::effect::{Effect, LogLevel, Step};
 use crate::fault::Corrupt;
@@ -162,6 +163,11 @@ pub(crate) fn boot(
             step.effects.push(Effect::Link(LinkOrder::Want { peer, hints: row.hints.clone(), for_send }));
         }
     }
+}
+
+/// Releases what we had exported to lives that are gone (03 D-9).
+pub(crate) fn release_unconfirmed(db: &mut Db, config: &KernelConfig, now: Millis, step: &mut Step) {
+    while unconfirmed::release(db, config, now, step) {}
 }
 
 /// At the end of every step: hands newly written outbox rows to registered channels, asks for links that are wanted.

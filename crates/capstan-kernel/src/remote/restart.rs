@@ -3,7 +3,7 @@
 //! Ending a session for any reason is the same work: promises the peer decides are rejected, the outbox and the
 //! counters go, what the peer introduced is taken down. Our exports to the peer stay (03 D.4).
 
-use super::{facts, forget};
+use super::{facts, forget, unconfirmed};
 use crate::counts;
 use crate::effect::Effect;
 use crate::fault::Corrupt;
@@ -50,6 +50,7 @@ pub(crate) struct RestartOutcome {
 #[doc(alias = "persistPeerRestart")]
 pub(crate) fn persist_peer_restart(turn: &mut Turn<'_>, rid: RemoteId) -> Result<RestartOutcome, Corrupt> {
     let outcome = end_session(turn, rid, &Ending::restarted())?;
+    unconfirmed::begin(turn, rid);
     turn.tx.update::<Remotes, _>(&rid, |row| row.restarts_seen = row.restarts_seen.saturating_add(1));
     Ok(outcome)
 }

@@ -3,8 +3,8 @@
 use super::world::{Disk, World};
 use crate::host_op::{HostOp, Refusal};
 use crate::kernel::Generation;
-use capstan_model::id::ObjectId;
-use capstan_store::schema::{Meta, Outbox, PeerIncarnations, Remotes};
+use capstan_model::id::{EndpointId, ObjectId};
+use capstan_store::schema::{Clist, Meta, Objects, Outbox, PeerIncarnations, Promises, Remotes};
 
 const ANN: usize = 0;
 const BOB: usize = 1;
@@ -209,4 +209,39 @@ fn r153_a_flapping_peer_leaves_nothing_behind() {
             (tables.clist.iter().count(), tables.promises.iter().count(), tables.outbox.iter().count());
         assert_eq!(*baseline.get_or_insert(rows), rows, "{n}");
     }
+}
+
+#[test]
+fn d9_what_the_dead_life_was_given_is_released_once_the_fresh_one_is_heard() {
+    let mut world = World::new(&["ann", "bob"], Generation::Session);
+    let root = world.vat(BOB);
+    let url = world.url(BOB, root);
+    let far = world.redeem(ANN, &url);
+    let before = (world.db(BOB).len::<Objects>(), world.db(BOB).len::<Promises>());
+    // An object behind no URL, and a promise that nobody settles.
+    assert!(!world.call(ANN, far, "fresh").0);
+    let own = world.vat(ANN);
+    world.send(ANN, far, "relay", &[own.into()]);
+    world.pass(1_000);
+    assert!(world.db(BOB).len::<Objects>() > before.0);
+    world.restart(ANN, Disk::Wipe);
+    world.pass(1_000);
+    let again = world.redeem(ANN, &url);
+    world.pass(1_000);
+    let bob_kept: Vec<String> = world
+        .db(BOB)
+        .iter::<Clist>()
+        .filter(|((endpoint, _), _)| matches!(endpoint, EndpointId::Remote(_)))
+        .map(|((_, kref), row)| format!("{kref} {}", row.eref))
+        .collect();
+    assert_eq!(bob_kept, [format!("{root} ro-1")]);
+    assert_eq!(world.call(ANN, again, "greet"), (false, "#\"greet done\"".into()));
+    for at in [BOB, ANN, BOB] {
+        world.request(at, HostOp::Collect).unwrap();
+        world.pass(1_000);
+    }
+    // Bob's vat still holds what Ann's dead life passed it, an orphan now.
+    let orphans = world.db(BOB).iter::<Objects>().filter(|(_, row)| row.owner.is_none()).count();
+    assert_eq!(orphans, 1);
+    assert_eq!((world.db(BOB).len::<Objects>() - orphans, world.db(BOB).len::<Promises>()), before);
 }
