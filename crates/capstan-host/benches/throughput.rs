@@ -4,84 +4,55 @@
 //! `cargo bench -p capstan-host`. Each line gives the 10th, 50th and 90th percentile of its rounds.
 #![expect(clippy::print_stdout, reason = "a bench prints its results")]
 
-#[path = "../tests/support/mod.rs"]
-mod support;
+use anyhow::Result;
+use capstan_host::measure::{Line, one_more_vat};
+use capstan_host::{Host, HostConfig};
 
-use capstan_host::Host;
-use capstan_model::id::ObjectId;
-use std::time::Instant;
-use support::{call, host, launch};
-
-/// Calls of one round, and how many of them are in flight at a time.
+/// Calls of one round.
 const CALLS: u32 = 2_000;
-const IN_FLIGHT: u32 = 64;
 const ROUNDS: usize = 15;
 const LAUNCHES: usize = 60;
 const LONE_CALLS: usize = 300;
 
-const ECHO: &str = "import { Far } from '@endo/far';
-    export const buildRootObject = () => Far('echo', { echo: n => n });";
-
-/// Keeps `window` calls in flight until `count` have been answered.
-const CALLER: &str = "import { E, Far } from '@endo/far';
-    export const buildRootObject = () => Far('caller', {
-        async run(echo, count, window) {
-            let next = 0;
-            const lane = async () => { while (next < count) { next += 1; await E(echo).echo(next); } };
-            await Promise.all(Array.from({ length: window }, lane));
-            return next;
-        },
-    });";
-
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() {
-    let homes = [tempfile::tempdir(), tempfile::tempdir()].map(|home| home.expect("a directory"));
-    let (ann, bob) = (host(homes[0].path()).await, host(homes[1].path()).await);
-    let caller = launch(&ann, CALLER).await.root;
-    let echo = launch(&ann, ECHO).await.root;
-    report("one vat to another, calls/s", rates(&ann, caller, echo).await);
-    report("one call of a vat alone, µs", lone(&ann, echo).await);
-    report("a further vat, ms", launches(&ann).await);
-
-    let far_echo = launch(&bob, ECHO).await.root;
-    let url = bob.issue_url(far_echo).await.expect("a URL");
-    let far_echo = ann.redeem_url(&url).await.expect("a redemption");
-    report("one kernel to another, calls/s", rates(&ann, caller, far_echo).await);
-    report("one call of a far vat alone, µs", lone(&ann, far_echo).await);
+async fn main() -> Result<()> {
+    let homes = [tempfile::tempdir()?, tempfile::tempdir()?];
+    let ann = Host::start(HostConfig { workers: 2, ..HostConfig::new(homes[0].path()) }).await?;
+    let bob = Host::start(HostConfig { workers: 2, ..HostConfig::new(homes[1].path()) }).await?;
+    let near = Line::within(&ann).await?;
+    report("one vat to another, calls/s", rates(&near).await?);
+    report("one call of a vat alone, µs", lone(&near).await?);
+    report("a further vat, ms", launches(&ann).await?);
+    let far = Line::across(&ann, &bob).await?;
+    report("one kernel to another, calls/s", rates(&far).await?);
+    report("one call of a far vat alone, µs", lone(&far).await?);
     tokio::join!(ann.stop(), bob.stop());
+    Ok(())
 }
 
-async fn rates(host: &Host, caller: ObjectId, echo: ObjectId) -> Vec<f64> {
+async fn rates(line: &Line) -> Result<Vec<f64>> {
+    line.calls(CALLS).await?; // The first round warms up.
     let mut rates = Vec::new();
-    for round in 0..=ROUNDS {
-        let start = Instant::now();
-        call(host, caller, "run", &format!(r#"["$0",{CALLS},{IN_FLIGHT}]"#), &[echo]).await;
-        // The first round warms up.
-        if round > 0 {
-            rates.push(f64::from(CALLS) / start.elapsed().as_secs_f64());
-        }
+    for _ in 0..ROUNDS {
+        rates.push(f64::from(CALLS) / line.calls(CALLS).await?.as_secs_f64());
     }
-    rates
+    Ok(rates)
 }
 
-async fn lone(host: &Host, echo: ObjectId) -> Vec<f64> {
+async fn lone(line: &Line) -> Result<Vec<f64>> {
     let mut times = Vec::new();
     for _ in 0..LONE_CALLS {
-        let start = Instant::now();
-        call(host, echo, "echo", "[1]", &[]).await;
-        times.push(start.elapsed().as_secs_f64() * 1e6);
+        times.push(line.call().await?.as_secs_f64() * 1e6);
     }
-    times
+    Ok(times)
 }
 
-async fn launches(host: &Host) -> Vec<f64> {
+async fn launches(host: &Host) -> Result<Vec<f64>> {
     let mut times = Vec::new();
     for _ in 0..LAUNCHES {
-        let start = Instant::now();
-        launch(host, ECHO).await;
-        times.push(start.elapsed().as_secs_f64() * 1e3);
+        times.push(one_more_vat(host).await?.as_secs_f64() * 1e3);
     }
-    times
+    Ok(times)
 }
 
 fn report(what: &str, mut values: Vec<f64>) {

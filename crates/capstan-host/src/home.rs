@@ -84,7 +84,8 @@ pub fn purge(home: &Path, keep_identity: bool) -> Result<(), HostError> {
 }
 
 /// Puts a backup into an empty home under a new life, for a restored state is an older one than peers have seen.
-pub fn restore(from: &Path, home: &Path) -> Result<(), HostError> {
+/// Returns what it was restored from.
+pub fn restore(from: &Path, home: &Path) -> Result<Backup, HostError> {
     if !from.is_file() {
         return Err(HostError::NoStore(from.to_owned()));
     }
@@ -93,7 +94,8 @@ pub fn restore(from: &Path, home: &Path) -> Result<(), HostError> {
         return Err(HostError::HasStore(home.to_owned()));
     }
     let life = chance::life().map_err(no_chance)?;
-    put_in_place(home, Some(from), &identity::begin(&life))
+    put_in_place(home, Some(from), &identity::begin(&life))?;
+    describe(from)
 }
 
 /// Checks every invariant of the store under `home`, which no host may be running on. Changes nothing.
@@ -116,11 +118,15 @@ pub(crate) fn fsck_snapshot(home: &Path) -> Result<FsckReport, HostError> {
 
 /// Copies a store that may be in use.
 pub(crate) fn backup(home: &Path, to: &Path) -> Result<Backup, HostError> {
-    let bytes = backup_into(&store_path(home), to)?;
+    backup_into(&store_path(home), to)?;
+    describe(to)
+}
+
+/// The length and the hash of a copy.
+fn describe(copy: &Path) -> Result<Backup, HostError> {
     let mut hash = Sha256::new();
-    let copied = File::open(to).and_then(|mut copy| io::copy(&mut copy, &mut Hashing(&mut hash)));
-    copied.map_err(file(to))?;
-    Ok(Backup { bytes, sha256: hex::encode(hash.finalize()) })
+    let read = File::open(copy).and_then(|mut copy| io::copy(&mut copy, &mut Hashing(&mut hash)));
+    Ok(Backup { bytes: read.map_err(file(copy))?, sha256: hex::encode(hash.finalize()) })
 }
 
 /// Answers one read-only SQL statement.

@@ -15,6 +15,7 @@ mod home;
 mod host;
 mod identity;
 mod log;
+pub mod measure;
 mod outcome;
 mod release;
 mod start;

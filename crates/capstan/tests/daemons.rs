@@ -162,7 +162,7 @@ fn a_backup_is_restored_into_an_empty_home_as_a_new_life() {
     shell.run(&["daemon", "stop"]).done();
     shell.run(&["restore", &file]).failed(1, "IO");
 
-    assert_eq!(other.run(&["restore", &file]).done(), json!({"ok": true}));
+    assert_eq!(other.run(&["restore", &file]).done(), copied);
     other.run(&["daemon", "status"]).failed(3, "NO_DAEMON");
     assert_eq!(other.run(&["send", &root, "read"]).done(), json!(7));
     let after = other.run(&["daemon", "status"]).done();

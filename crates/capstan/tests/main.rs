@@ -1,9 +1,11 @@
 //! Tests of the binary, as scripts and people use it.
 
+mod bench;
 mod calls;
 mod daemons;
 mod demo;
 mod help;
+mod kill_soak;
 mod peer_restart;
 mod peers;
 mod refusals;

@@ -1,7 +1,8 @@
 //! The command line: which commands there are, and what all of them take.
 
 use super::commands::{
-    backup, completions, daemon, demo, identity, launch, logs, peer, query, rpc, send, subcluster, url, vat,
+    backup, bench, completions, daemon, demo, identity, launch, logs, peer, query, rpc, send, subcluster,
+    url, vat,
 };
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -114,6 +115,10 @@ pub enum Command {
     Identity(identity::IdentityCommand),
     /// Print shell completions
     Completions(completions::CompletionsArgs),
+    /// Measure this machine: calls between vats and between kernels, launches, memory
+    ///
+    /// Runs kernels of its own on temporary homes for about ten seconds. A call counts when its answer is on the disk.
+    Bench(bench::BenchArgs),
     /// See two kernels talk, one of them killed and wiped meanwhile
     Demo(demo::DemoArgs),
 }

@@ -3,6 +3,7 @@
 pub mod args;
 mod commands;
 mod ctx;
+mod interrupt;
 mod printer;
 mod text;
 

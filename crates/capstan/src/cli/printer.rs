@@ -57,6 +57,16 @@ impl Printer {
         }
     }
 
+    /// Shows on standard error how far long work has come, if somebody watches; each text takes the place of the
+    /// last, an empty one of all.
+    pub(super) fn progress(&mut self, text: &str) {
+        let mut stderr = io::stderr().lock();
+        if stderr.is_terminal() {
+            // Nobody misses what cannot be shown.
+            let _ = write!(stderr, "\r\x1b[K{text}").and_then(|()| stderr.flush());
+        }
+    }
+
     /// Prints help, a version or completions.
     pub(super) fn raw(&mut self, text: &str) -> ExitCode {
         self.line(text).unwrap_or(ExitCode::FAILURE)

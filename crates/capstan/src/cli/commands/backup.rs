@@ -1,7 +1,6 @@
 //! `backup` and `restore`.
 
 use super::super::ctx::Ctx;
-use super::super::text::Done;
 use crate::error::{CliError, Code};
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -21,11 +20,15 @@ pub struct FileArgs {
 pub(super) struct Copied {
     bytes: u64,
     sha256: String,
+    /// What people should know besides.
+    #[serde(skip)]
+    remark: Option<String>,
 }
 
 impl fmt::Display for Copied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes, SHA-256 {}", self.bytes, self.sha256)
+        write!(f, "{} bytes, SHA-256 {}", self.bytes, self.sha256)?;
+        self.remark.as_ref().map_or(Ok(()), |remark| write!(f, "\n{remark}"))
     }
 }
 
@@ -42,13 +45,14 @@ pub(super) async fn backup(ctx: &mut Ctx, args: FileArgs) -> Result<Copied, CliE
 }
 
 /// Needs no daemon and starts none.
-pub(super) async fn restore(ctx: &Ctx, args: FileArgs) -> Result<Done, CliError> {
+pub(super) async fn restore(ctx: &Ctx, args: FileArgs) -> Result<Copied, CliError> {
     let (file, home) = (absolute(&args.file)?, ctx.home.clone());
     let shown = home.dir().display().to_string();
     home.create()?;
     let _turn = home.turn().await?;
     let restored = tokio::task::spawn_blocking(move || capstan_host::restore(&file, home.dir())).await;
     let restored = restored.map_err(|error| CliError::internal(error.to_string()))?;
-    restored.map_err(|error| CliError::new(Code::Io, crate::daemon::with_sources(&error)))?;
-    Ok(Done::new(format!("restored to {shown}; the next start begins a new incarnation")))
+    let from = restored.map_err(|error| CliError::new(Code::Io, crate::daemon::with_sources(&error)))?;
+    let remark = Some(format!("restored to {shown}; the next start begins a new incarnation"));
+    Ok(Copied { bytes: from.bytes, sha256: from.sha256, remark })
 }

@@ -1,6 +1,7 @@
 //! One file a command; a group of commands shares one.
 
 pub(super) mod backup;
+pub(super) mod bench;
 pub(super) mod completions;
 pub(super) mod daemon;
 pub(super) mod demo;
@@ -52,6 +53,7 @@ pub(super) async fn run(
         Command::Rpc(args) => Box::new(rpc::run(ctx, args).await?),
         Command::Identity(command) => Box::new(identity::run(ctx, command).await?),
         Command::Completions(args) => return Ok(completions::run(printer, args)),
+        Command::Bench(args) => return bench::run(printer, args).await,
         Command::Demo(args) => return demo::run(ctx, printer, args).await,
     };
     printer.result(output.as_ref())

@@ -5,6 +5,7 @@ mod acts;
 mod story;
 
 use super::super::ctx::{Ctx, executable};
+use super::super::interrupt::unless_interrupted;
 use super::super::printer::Printer;
 use super::daemon::Handshake;
 use crate::error::CliError;
@@ -12,7 +13,6 @@ use actor::Actor;
 use clap::Args;
 use std::process::ExitCode;
 use story::Story;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// `demo`
 #[derive(Debug, Args)]
@@ -27,15 +27,7 @@ pub struct DemoArgs {
 
 pub(super) async fn run(ctx: &Ctx, printer: &mut Printer, args: DemoArgs) -> Result<ExitCode, CliError> {
     let mut story = Story::new(ctx.json);
-    let failed = |error| CliError::io("signals", error);
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
-    let played = tokio::select! {
-        played = play(&mut story, printer, args.handshake) => played,
-        _ = tokio::signal::ctrl_c() => Err(CliError::internal("interrupted")),
-        _ = terminate.recv() => Err(CliError::internal("terminated")),
-        _ = hangup.recv() => Err(CliError::internal("hung up")),
-    };
+    let played = unless_interrupted(play(&mut story, printer, args.handshake)).await;
     played.map_err(|error| story.failure(error))?;
     printer.result(&story)
 }

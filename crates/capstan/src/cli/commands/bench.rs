@@ -1,0 +1,158 @@
+//! `bench`: what kernels do on this machine, on temporary homes.
+
+use super::super::args::Seconds;
+use super::super::interrupt::unless_interrupted;
+use super::super::printer::Printer;
+use crate::daemon::with_sources;
+use crate::error::{CliError, Code};
+use crate::rpc::error::RpcError;
+use capstan_host::measure::{IN_FLIGHT, Line, one_more_vat, resident_kib};
+use capstan_host::{Host, HostConfig};
+use capstan_kernel::host_op::Refusal;
+use clap::Args;
+use serde::Serialize;
+use std::fmt;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tokio::runtime::Handle;
+
+/// `bench`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  capstan bench
+  capstan --json bench --seconds 10")]
+pub struct BenchArgs {
+    /// How long calls of each kind are made
+    #[arg(long, default_value = "3", value_name = "SECONDS")]
+    seconds: Seconds,
+}
+
+/// Vats launched for the average, after one that warms up.
+const VATS: u32 = 50;
+/// Calls of one round.
+const ROUND: u32 = 1000;
+/// Calls made alone, one after another, unless their time is over before.
+const LONE_CALLS: usize = 1000;
+
+/// How fast calls are.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Calls {
+    calls: u64,
+    per_second: u64,
+    #[serde(rename = "p50us")]
+    p50_us: u64,
+    #[serde(rename = "p99us")]
+    p99_us: u64,
+}
+
+/// What one more vat costs.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Launch {
+    vats: u32,
+    ms_per_vat: f64,
+    kib_per_vat: u64,
+}
+
+/// All of it.
+#[derive(Debug, Serialize)]
+struct Figures {
+    local: Calls,
+    remote: Calls,
+    launch: Launch,
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "Every answer was on the disk first (synchronous=FULL).\n")?;
+        for (name, calls) in [("between two vats", &self.local), ("between two kernels", &self.remote)] {
+            let Calls { per_second, p50_us, p99_us, .. } = calls;
+            writeln!(f, "{name:<20} {per_second:>7} calls/s, {IN_FLIGHT} in flight")?;
+            writeln!(f, "{:<20} {p50_us:>7} µs for one alone; 99 of 100 within {p99_us} µs", "")?;
+        }
+        let Launch { vats, ms_per_vat, kib_per_vat } = &self.launch;
+        write!(f, "{:<20} {ms_per_vat:>7.1} ms and {kib_per_vat} KiB each ({vats} of them)", "one more vat")
+    }
+}
+
+pub(super) async fn run(printer: &mut Printer, args: BenchArgs) -> Result<ExitCode, CliError> {
+    let figures = unless_interrupted(measure(printer, args.seconds.0)).await;
+    printer.progress("");
+    printer.result(&figures?)
+}
+
+async fn measure(printer: &mut Printer, calling: Duration) -> Result<Figures, CliError> {
+    let launch = launches(printer).await?;
+    let (ann, bob) = (Scratch::new().await?, Scratch::new().await?);
+    printer.progress("starting two kernels");
+    let near = Line::within(&ann.host).await.map_err(refused)?;
+    let local = calls(&near, calling, "calls between two vats", printer).await?;
+    let far = Line::across(&ann.host, &bob.host).await.map_err(refused)?;
+    let remote = calls(&far, calling, "calls between two kernels over loopback", printer).await?;
+    Ok(Figures { local, remote, launch })
+}
+
+async fn launches(printer: &mut Printer) -> Result<Launch, CliError> {
+    let scratch = Scratch::new().await?;
+    one_more_vat(&scratch.host).await.map_err(refused)?;
+    let before = resident_kib().unwrap_or(0);
+    let mut took = Duration::ZERO;
+    for number in 1..=VATS {
+        printer.progress(&format!("vats: {number} of {VATS}"));
+        took += one_more_vat(&scratch.host).await.map_err(refused)?;
+    }
+    let grown = resident_kib().unwrap_or(0).saturating_sub(before);
+    let ms = took.as_secs_f64() * 1e3 / f64::from(VATS);
+    Ok(Launch { vats: VATS, ms_per_vat: (ms * 100.0).round() / 100.0, kib_per_vat: grown / u64::from(VATS) })
+}
+
+async fn calls(line: &Line, calling: Duration, what: &str, printer: &mut Printer) -> Result<Calls, CliError> {
+    printer.progress(what);
+    line.calls(ROUND).await.map_err(refused)?; // The first round warms up.
+    let (mut made, mut took) = (0, Duration::ZERO);
+    while took < calling {
+        took += line.calls(ROUND).await.map_err(refused)?;
+        made += u64::from(ROUND);
+        printer.progress(&format!("{what}: {made}"));
+    }
+    let (mut alone, since) = (Vec::new(), Instant::now());
+    while alone.len() < LONE_CALLS && since.elapsed() < calling {
+        alone.push(line.call().await.map_err(refused)?.as_micros());
+        if alone.len().is_multiple_of(100) {
+            printer.progress(&format!("{what}, one at a time: {}", alone.len()));
+        }
+    }
+    alone.sort_unstable();
+    let at = |percent: usize| alone.get(alone.len() * percent / 100).copied().unwrap_or_default();
+    let whole = |micros: u128| u64::try_from(micros).unwrap_or(u64::MAX);
+    let per_second = u128::from(made) * 1_000_000 / took.as_micros().max(1);
+    Ok(Calls { calls: made, per_second: whole(per_second), p50_us: whole(at(50)), p99_us: whole(at(99)) })
+}
+
+fn refused(refusal: Refusal) -> CliError {
+    RpcError::from(refusal).into_cli()
+}
+
+/// A kernel in this process on a temporary home. It is stopped before its home is removed, however it ends.
+struct Scratch {
+    host: Host,
+    _home: TempDir,
+}
+
+impl Scratch {
+    async fn new() -> Result<Scratch, CliError> {
+        let home = tempfile::Builder::new().prefix("capstan-bench-").tempdir();
+        let home = home.map_err(|error| CliError::io("a temporary directory", error))?;
+        let host = Host::start(HostConfig::new(home.path())).await;
+        let host = host.map_err(|error| CliError::new(Code::Io, with_sources(&error)))?;
+        Ok(Scratch { host, _home: home })
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        tokio::task::block_in_place(|| Handle::current().block_on(self.host.stop()));
+    }
+}
