@@ -1,6 +1,8 @@
 //! Where one vat's syscalls and store changes collect during a delivery: the native functions its runtime calls.
 
 use crate::limits::{Fuse, Limit};
+use crate::modules::load_late;
+use crate::rows::Rows;
 use crate::workers::{Report, VatEvent};
 use capstan_model::capdata::{CapData, Message, Resolution};
 use capstan_model::id::VatId;
@@ -8,9 +10,7 @@ use capstan_model::refs::VRef;
 use capstan_model::vat::{StoreChanges, VatSyscall};
 use rquickjs::promise::PromiseState;
 use rquickjs::{Ctx, Exception, Function, Object, Promise, Result, Value};
-use std::collections::BTreeMap;
 use std::mem;
-use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// One vat's outgoing tray and its store.
@@ -18,31 +18,21 @@ pub(crate) struct Desk {
     fuse: Arc<Fuse>,
     syscalls: Vec<VatSyscall>,
     resolutions: Vec<Resolution<VRef>>,
-    rows: BTreeMap<Arc<str>, Arc<str>>,
-    rows_bytes: u64,
-    changed: BTreeMap<Arc<str>, Option<Arc<str>>>,
+    rows: Rows,
 }
 
 pub(crate) type SharedDesk = Arc<Mutex<Desk>>;
 
 impl Desk {
     pub(crate) fn new(fuse: Arc<Fuse>, store: Vec<(Arc<str>, Arc<str>)>) -> SharedDesk {
-        let rows_bytes = store.iter().map(|(key, value)| row_bytes(key, value)).sum();
-        let rows = store.into_iter().collect();
-        let (syscalls, resolutions, changed) = (Vec::new(), Vec::new(), BTreeMap::new());
-        Arc::new(Mutex::new(Desk { fuse, syscalls, resolutions, rows, rows_bytes, changed }))
+        let (syscalls, resolutions, rows) = (Vec::new(), Vec::new(), Rows::new(store));
+        Arc::new(Mutex::new(Desk { fuse, syscalls, resolutions, rows }))
     }
 
     /// Empties the tray.
     pub(crate) fn take(desk: &SharedDesk) -> (Vec<VatSyscall>, StoreChanges) {
         let mut desk = lock(desk);
-        let mut store = StoreChanges::default();
-        for (key, value) in mem::take(&mut desk.changed) {
-            match value {
-                Some(value) => store.sets.push((key, value)),
-                None => store.deletes.push(key),
-            }
-        }
+        let store = desk.rows.take_changes();
         (mem::take(&mut desk.syscalls), store)
     }
 
@@ -54,28 +44,11 @@ impl Desk {
         }
     }
 
-    fn set_row(&mut self, key: Arc<str>, value: Arc<str>) {
-        let before = self.rows.get(&key).map_or(0, |old| row_bytes(&key, old));
-        let bytes = self.rows_bytes.saturating_sub(before).saturating_add(row_bytes(&key, &value));
-        if bytes > self.fuse.limits.store_bytes_max {
+    fn set_row(&mut self, key: &str, value: &str) {
+        if !self.rows.set(key, value, self.fuse.limits.store_bytes_max) {
             self.fuse.blow(Limit::Store);
-            return;
-        }
-        self.rows_bytes = bytes;
-        self.rows.insert(key.clone(), value.clone());
-        self.changed.insert(key, Some(value));
-    }
-
-    fn delete_row(&mut self, key: Arc<str>) {
-        if let Some(old) = self.rows.remove(&key) {
-            self.rows_bytes = self.rows_bytes.saturating_sub(row_bytes(&key, &old));
-            self.changed.insert(key, None);
         }
     }
-}
-
-fn row_bytes(key: &str, value: &str) -> u64 {
-    (key.len() as u64).saturating_add(value.len() as u64)
 }
 
 fn lock(desk: &SharedDesk) -> std::sync::MutexGuard<'_, Desk> {
@@ -112,6 +85,7 @@ pub(crate) fn host_object<'js>(
     let log = move |level: String, text: String| report.send(VatEvent::Log { vat, level, text });
     host.set("log", Function::new(ctx.clone(), log)?)?;
     host.set("promiseState", Function::new(ctx.clone(), |promise: Promise<'_>| state_number(&promise))?)?;
+    host.set("loadLate", Function::new(ctx.clone(), |ctx: Ctx<'_>, name: String| load_late(&ctx, &name))?)?;
     host.set("promiseResult", Function::new(ctx.clone(), promise_result)?)?;
     Ok(host)
 }
@@ -183,30 +157,30 @@ fn syscalls<'js>(ctx: &Ctx<'js>, host: &Object<'js>, desk: &SharedDesk) -> Resul
 }
 
 fn store<'js>(ctx: &Ctx<'js>, host: &Object<'js>, desk: &SharedDesk) -> Result<()> {
-    let to = desk.clone();
-    let get = move |key: String| -> Option<String> {
-        lock(&to).rows.get(key.as_str()).map(|value| value.to_string())
-    };
     // An absent row is `undefined` in the realm.
-    let get = move |ctx: Ctx<'js>, key: String| -> Result<Value<'js>> {
+    fn or_undefined<'js>(ctx: &Ctx<'js>, text: Option<String>) -> Result<Value<'js>> {
         use rquickjs::IntoJs as _;
-        match get(key) {
-            Some(value) => value.into_js(&ctx),
-            None => Ok(Value::new_undefined(ctx)),
-        }
+        text.map_or_else(|| Ok(Value::new_undefined(ctx.clone())), |text| text.into_js(ctx))
+    }
+    let to = desk.clone();
+    let get = move |ctx: Ctx<'js>, key: String| -> Result<Value<'js>> {
+        let value = lock(&to).rows.get(&key).map(|value| value.to_string());
+        or_undefined(&ctx, value)
     };
     host.set("storeGet", Function::new(ctx.clone(), get)?)?;
     let to = desk.clone();
-    let set = move |key: String, value: String| lock(&to).set_row(key.into(), value.into());
+    let set = move |key: String, value: String| lock(&to).set_row(&key, &value);
     host.set("storeSet", Function::new(ctx.clone(), set)?)?;
     let to = desk.clone();
-    let delete = move |key: String| lock(&to).delete_row(key.into());
+    let delete = move |key: String| lock(&to).rows.delete(&key);
     host.set("storeDelete", Function::new(ctx.clone(), delete)?)?;
     let to = desk.clone();
-    let keys = move |prefix: String| -> Vec<String> {
-        let desk = lock(&to);
-        let from = desk.rows.range::<str, _>((Bound::Included(prefix.as_str()), Bound::Unbounded));
-        from.map(|(key, _)| key.to_string()).take_while(|key| key.starts_with(&prefix)).collect()
+    let next = move |ctx: Ctx<'js>, key: String, prefix: String| -> Result<Value<'js>> {
+        let next = lock(&to).rows.next(&key).filter(|next| next.starts_with(&prefix)).map(str::to_owned);
+        or_undefined(&ctx, next)
     };
-    host.set("storeKeys", Function::new(ctx.clone(), keys)?)
+    host.set("storeNext", Function::new(ctx.clone(), next)?)?;
+    let to = desk.clone();
+    let count = move |from: String, to_key: String| lock(&to).rows.count(&from, &to_key) as f64;
+    host.set("storeCount", Function::new(ctx.clone(), count)?)
 }

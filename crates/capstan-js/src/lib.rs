@@ -12,6 +12,7 @@ mod engine;
 mod limits;
 mod modules;
 mod rejections;
+mod rows;
 mod workers;
 
 pub use workers::{VatEvent, Workers};

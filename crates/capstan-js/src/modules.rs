@@ -14,7 +14,13 @@ const INNER: &[(&str, &str)] = &[
     ("capstan:smallcaps", include_str!("js/smallcaps.js")),
     ("capstan:eventual", include_str!("js/eventual.js")),
     ("capstan:assert", include_str!("js/assert.js")),
-    ("capstan:baggage", include_str!("js/baggage.js")),
+    ("capstan:tables", include_str!("js/tables.js")),
+    ("capstan:stored", include_str!("js/stored.js")),
+    ("capstan:weak", include_str!("js/weak.js")),
+    ("capstan:shapes", include_str!("js/shapes.js")),
+    ("capstan:kinds", include_str!("js/kinds.js")),
+    ("capstan:collections", include_str!("js/collections.js")),
+    ("capstan:watch", include_str!("js/watch.js")),
     ("capstan:liveslots", include_str!("js/liveslots.js")),
 ];
 
@@ -59,10 +65,11 @@ impl Resolver for Gate {
         name: &str,
         _: Option<ImportAttributes<'js>>,
     ) -> Result<String> {
-        if self.closed.load(Relaxed) {
+        // No module of a vat has such a name, and no code of the runtime imports what a vat names.
+        let ours = is_ours(base) || base == crate::engine::BOOT;
+        if self.closed.load(Relaxed) && !ours {
             return Err(Error::new_resolving_message(base, name, "a vat cannot import dynamically"));
         }
-        let ours = is_ours(base) || base == crate::engine::BOOT;
         if find(SERVED, name).is_some() || (ours && find(INNER, name).is_some()) {
             return Ok(name.to_owned());
         }
@@ -91,6 +98,14 @@ impl Loader for Shelf {
         // SAFETY: `bytes` came from `Module::write` in `compile` below.
         unsafe { Module::load(ctx.clone(), bytes) }
     }
+}
+
+/// Evaluates an inner module that the boot did not need, when the runtime finds that this vat does.
+pub(crate) fn load_late(ctx: &Ctx<'_>, name: &str) -> Result<()> {
+    let (module, done) = Shelf.load(ctx, name, None)?.eval()?;
+    drop(module);
+    // None of them awaits anything at its top level.
+    done.result::<()>().unwrap_or(Err(Error::WouldBlock))
 }
 
 /// Loads from source, while compiling.

@@ -1,44 +1,24 @@
 // The vat's two-way table between values and vrefs, and what each delivery does with it (04 §6).
-import { host, lockdown, harden, freeze, create, then, RealWeakRef, Finalizer } from 'capstan:lockdown';
+import { host, lockdown, harden, freeze, create, then } from 'capstan:lockdown';
 import { replaceSearches } from 'capstan:strings';
 import { encode, decode, errorIds } from 'capstan:smallcaps';
 import { Far, makeDefaultExo, makeDiscoverableExo, remotablePrototype, isRemotable, isPromise, passStyleOf, getInterfaceOf, methodNames } from 'capstan:passable';
 import { E, HandledPromise, invoke, makePromiseKit, routes } from 'capstan:eventual';
-import { makeBaggage } from 'capstan:baggage';
 import { assert, makeConsole, show } from 'capstan:assert';
+import {
+  vrefs, reachable, held, weak, maybeDead, recognized, tokens, watchOver, isImport, isEphemeral, inOrder, take, loadCounters,
+} from 'capstan:tables';
+import {
+  BAGGAGE, setPresenceMaker, objectOf, canBeDurable, markExported, exportDropped, exportRetired, forgetKey, isNamed, isRecognized, isGone,
+  wasRecognized, buryInstances, takeRetired,
+} from 'capstan:stored';
+import { replaceWeak } from 'capstan:weak';
+import { makeKindHandle, defineKind, defineKindMulti, defineDurableKind, defineDurableKindMulti, undefinedKinds } from 'capstan:kinds';
+import { makeScalarBigMapStore, makeScalarBigWeakMapStore, makeScalarBigSetStore, makeScalarBigWeakSetStore, countBaggage } from 'capstan:collections';
+import { makeWatchers, providePromiseWatcher } from 'capstan:watch';
 
-const vrefs = new WeakMap(); // value -> vref
-const reachable = new Map(); // o+N -> object, while the kernel may name it
-const weak = new Map(); // o-N, or an o+N the kernel dropped -> WeakRef
 const awaited = new Map(); // vpid -> { promise, resolve, reject }: decided elsewhere
 const decided = new Map(); // vpid -> { promise, where? }: ours to settle
-const maybeDead = new Set(); // vrefs whose value was collected at least once
-const finalizer = new Finalizer(vref => maybeDead.add(vref));
-const byNumber = (a, b) => Number(BigInt(a.slice(2)) - BigInt(b.slice(2)));
-
-// ---- Numbers. A block is claimed in the store before its first number is used, so that a later
-// incarnation starts past whatever this one may have said.
-const BLOCK = 256;
-const counters = { exportID: 10, collectionID: 4, promiseID: 5 };
-let claimed = { ...counters };
-const claim = () => host.storeSet('idCounters', JSON.stringify(claimed));
-const take = name => {
-  const number = counters[name];
-  counters[name] += 1;
-  if (counters[name] > claimed[name]) {
-    claimed[name] = number + BLOCK;
-    claim();
-  }
-  return number;
-};
-const loadCounters = () => {
-  const stored = host.storeGet('idCounters');
-  if (stored === undefined) claim();
-  else {
-    claimed = JSON.parse(stored);
-    Object.assign(counters, claimed);
-  }
-};
 
 // ---- Size of one syscall's capdata.
 const fits = capdatas => {
@@ -60,25 +40,20 @@ const awaitPromise = vpid => {
   return freeze(kit.promise);
 };
 const presence = (vref, iface) => {
-  const object = freeze(create(remotablePrototype(iface)));
+  const object = freeze(create(remotablePrototype(iface ?? 'undefined')));
   vrefs.set(object, vref);
-  weak.set(vref, new RealWeakRef(object));
-  finalizer.register(object, vref);
+  watchOver(vref, object);
   routes.set(object, { send: (method, args, wantsAnswer) => send(vref, method, args, wantsAnswer) });
   return object;
 };
+setPresenceMaker(presence);
 // Decodes; promises met for the first time are added to `fresh`.
-const decodeWith = (body, slots, fresh) => decode(body, slots, (vref, iface = 'undefined') => {
-  if (vref[0] === 'p') {
-    const known = awaited.get(vref) ?? decided.get(vref);
-    if (known) return known.promise;
-    fresh.add(vref);
-    return awaitPromise(vref);
-  }
-  const known = reachable.get(vref) ?? weak.get(vref)?.deref();
-  if (known) return known;
-  if (vref[1] === '+') throw Error(`I don't remember allocating ${JSON.stringify(vref)}`);
-  return presence(vref, iface);
+const decodeWith = (body, slots, fresh) => decode(body, slots, (vref, iface) => {
+  if (vref[0] !== 'p') return objectOf(vref, iface);
+  const known = awaited.get(vref) ?? decided.get(vref);
+  if (known) return known.promise;
+  fresh.add(vref);
+  return awaitPromise(vref);
 });
 const decodeSubscribing = (body, slots) => {
   const fresh = new Set();
@@ -124,9 +99,12 @@ const encodeWith = (value, fresh, mentioned) => encode(value, item => {
       reachable.set(vref, item);
     }
     vrefs.set(item, vref);
-  } else if (vref[1] === '+' && vref[0] === 'o' && !reachable.has(vref)) {
-    reachable.set(vref, item); // dropped by the kernel before, now said again
-  }
+  } else if (isEphemeral(vref)) {
+    if (!reachable.has(vref)) { // dropped by the kernel before, or known to stored data only
+      reachable.set(vref, item);
+      recognized.delete(vref);
+    }
+  } else if (vref[0] === 'o' && !isImport(vref)) markExported(vref);
   if (vref[0] === 'p') mentioned.push(vref);
   return vref;
 }, errorName);
@@ -236,7 +214,7 @@ const send = (target, method, args, wantsAnswer) => {
 // ---- Deliveries.
 const split = text => (text === '' ? [] : text.split(','));
 export const message = (target, body, slots, result) => {
-  const to = reachable.get(target) ?? weak.get(target)?.deref() ?? decided.get(target)?.promise ?? awaited.get(target)?.promise;
+  const to = target[0] === 'p' ? (decided.get(target) ?? awaited.get(target))?.promise : objectOf(target);
   if (to === undefined) throw Error(`I don't remember allocating ${JSON.stringify(target)}`);
   // A body that makes no sense is its sender's fault: the answer says so, and this vat lives on.
   let method;
@@ -303,64 +281,80 @@ export const notice = () => {
 
 export const dropExports = list => {
   for (const vref of split(list)) {
+    if (!isEphemeral(vref)) exportDropped(vref);
     const object = reachable.get(vref);
     if (object === undefined || vref === 'o+0') continue;
     reachable.delete(vref);
-    weak.set(vref, new RealWeakRef(object));
-    finalizer.register(object, vref);
+    recognized.add(vref);
+    watchOver(vref, object);
   }
 };
 export const retireExports = list => {
   for (const vref of split(list)) {
     if (vref === 'o+0') continue;
-    const object = reachable.get(vref) ?? weak.get(vref)?.deref();
-    reachable.delete(vref);
-    weak.delete(vref);
-    if (object !== undefined) vrefs.delete(object);
+    if (!isEphemeral(vref)) exportRetired(vref);
+    else {
+      const object = reachable.get(vref);
+      reachable.delete(vref);
+      recognized.delete(vref);
+      if (!isNamed(vref)) {
+        // Nobody can say the number again.
+        const known = object ?? weak.get(vref)?.deref();
+        weak.delete(vref);
+        if (known !== undefined) vrefs.delete(known);
+      } else if (object !== undefined) watchOver(vref, object);
+    }
   }
 };
-// Nothing here keeps an import recognisable except a live presence, and that one stays what it is.
 export const retireImports = list => {
-  for (const vref of split(list)) if (weak.get(vref)?.deref() === undefined) weak.delete(vref);
+  for (const vref of split(list)) {
+    forgetKey(vref);
+    maybeDead.delete(vref);
+    if (weak.get(vref)?.deref() === undefined) weak.delete(vref);
+  }
 };
-// How many finalised references wait for a verdict: the host collects until this stays.
-export const deadCount = () => maybeDead.size;
+// Buries what the last collection freed, and says how much has died so far: the host collects until this stays.
+export const deadCount = () => buryInstances() + maybeDead.size;
 export const buryDead = () => {
-  const imports = [];
-  const exports = [];
+  const dropped = [];
+  const retired = [];
+  const exports = takeRetired();
   for (const vref of maybeDead) {
-    if (!weak.has(vref) || weak.get(vref).deref() !== undefined || baggage.refersTo(vref)) continue;
+    if (!isGone(vref)) {
+      // Not in memory, but in the store: it may come back.
+      if (weak.get(vref)?.deref() === undefined) weak.delete(vref);
+      continue;
+    }
     weak.delete(vref);
-    if (vref[1] === '-') imports.push(vref);
-    else exports.push(vref);
+    if (!isImport(vref)) {
+      if (wasRecognized(vref)) exports.push(vref);
+      forgetKey(vref);
+    } else {
+      dropped.push(vref);
+      if (isRecognized(vref)) continue;
+      retired.push(vref);
+      tokens.delete(vref);
+    }
   }
   maybeDead.clear();
-  imports.sort(byNumber);
-  exports.sort(byNumber);
-  if (imports.length > 0) {
-    host.gc('dropImports', imports.join());
-    host.gc('retireImports', imports.join());
-  }
-  if (exports.length > 0) host.gc('retireExports', exports.join());
+  const say = (what, vrefs) => {
+    if (vrefs.length > 0) host.gc(what, inOrder(vrefs).join());
+  };
+  say('dropImports', dropped);
+  say('retireImports', retired);
+  say('retireExports', exports);
 };
 
 // ---- Start.
-const baggage = makeBaggage({
-  decode: decodeSubscribing,
-  encode: value => encode(value, item => {
-    const vref = vrefs.get(item);
-    if (isPromise(item)) throw TypeError('value is not durable: a promise');
-    if (vref === undefined || vref[1] !== '-') throw TypeError(`value is not durable: ${String(getInterfaceOf(item))}`);
-    return vref;
-  }),
-  // The last mention went: the reference is dead unless somebody still holds its presence.
-  released: vref => {
-    if (weak.get(vref)?.deref() === undefined) {
-      if (!weak.has(vref)) weak.set(vref, new RealWeakRef({}));
-      maybeDead.add(vref);
-    }
-  },
+const { watchPromise, resumeWatches } = makeWatchers({
+  decidedElsewhere: vpid => awaited.has(vpid),
+  awaitAgain: vpid => awaited.get(vpid)?.promise ?? awaitPromise(vpid),
 });
+const VatData = {
+  makeKindHandle, defineKind, defineKindMulti, defineDurableKind, defineDurableKindMulti, canBeDurable,
+  makeScalarBigMapStore, makeScalarBigWeakMapStore, makeScalarBigSetStore, makeScalarBigWeakSetStore,
+  providePromiseWatcher, watchPromise,
+};
 const exit = failure => value => {
   const fresh = [];
   const capdata = encodeWith(value, fresh, []);
@@ -369,11 +363,19 @@ const exit = failure => value => {
 };
 export const start = async (buildRootObject, parameters) => {
   if (typeof buildRootObject !== 'function') throw Error('vat source bundle lacks buildRootObject() function');
+  const isNew = host.storeGet('idCounters') === undefined;
   loadCounters();
-  const vatPowers = harden({ exitVat: exit(false), exitVatWithFailure: exit(true), logger: console, WeakMap, WeakSet });
-  const root = await buildRootObject(vatPowers, parameters === undefined ? undefined : harden(JSON.parse(parameters)), baggage.map);
+  if (host.storeGet('baggageID') === undefined) {
+    host.storeSet('baggageID', BAGGAGE);
+    if (!isNew) countBaggage();
+  }
+  const vatPowers = harden({ exitVat: exit(false), exitVatWithFailure: exit(true), logger: console, VatData, WeakMap, WeakSet });
+  const root = await buildRootObject(vatPowers, parameters === undefined ? undefined : harden(JSON.parse(parameters)), objectOf(BAGGAGE));
   if (!isRemotable(harden(root))) throw Error('buildRootObject() must return a remotable object with an interface');
   if (vrefs.has(root)) throw Error('buildRootObject() must return a new object of this vat');
+  const missing = undefinedKinds();
+  if (missing.length > 0) throw Error(`defineDurableKind not called for tags: [${missing.join(', ')}]`);
+  resumeWatches();
   reachable.set('o+0', root);
   vrefs.set(root, 'o+0');
   return methodNames(root).filter(name => !(name.startsWith('__') && name.endsWith('__'))).join();
@@ -382,5 +384,6 @@ export const start = async (buildRootObject, parameters) => {
 const console = makeConsole((level, text) => host.log(level, text));
 for (const value of [E, Far, makeDefaultExo, makeDiscoverableExo, makePromiseKit, passStyleOf, getInterfaceOf]) harden(value);
 replaceSearches();
-lockdown({ console, assert, harden, HandledPromise });
+replaceWeak();
+lockdown({ console, assert, harden, HandledPromise, VatData });
 Object.defineProperty(globalThis, Symbol.for('@endo passStyleOf'), { value: passStyleOf });

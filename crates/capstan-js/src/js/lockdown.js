@@ -6,6 +6,8 @@ delete globalThis.__host;
 export const { freeze, isFrozen, getPrototypeOf, setPrototypeOf, getOwnPropertyDescriptor, defineProperty, create, keys } = Object;
 export const { ownKeys, apply } = Reflect;
 export const RealWeakRef = WeakRef;
+export const RealWeakMap = WeakMap;
+export const RealWeakSet = WeakSet;
 export const Finalizer = FinalizationRegistry;
 export const uncurry = method => Function.prototype.call.bind(method);
 export const then = uncurry(Promise.prototype.then);

@@ -7,7 +7,7 @@ use capstan_model::vat::*;
 const SOURCE: &str = "import { Far, E } from '@endo/far';
 export const buildRootObject = (_powers, _parameters, baggage) => { let held; return Far('root', {
   init: (k, v) => baggage.init(k, v), get: k => baggage.get(k), set: (k, v) => baggage.set(k, v), del: k => baggage.delete(k), has: k => baggage.has(k),
-  all: () => [baggage.keys(), baggage.values(), baggage.entries(), baggage.getSize()],
+  all: () => [[...baggage.keys()], [...baggage.values()], [...baggage.entries()], baggage.getSize()],
   hold: x => { held = x; }, drop: () => { held = undefined; }, same: x => x === baggage.get('peer'),
   bad: k => baggage.init(k, Far('mine', {})), badPromise: k => baggage.init(k, [Promise.resolve()]), badMap: k => baggage.init(k, new Map()),
   make: () => Far('thing', {}), tell: x => { E(x).hello(); } }); };";
@@ -35,7 +35,10 @@ fn k155_each_delivery_reports_exactly_its_changes() {
     let mut vat = Vat::start(SOURCE);
     assert_eq!(
         vat.started.store.sets,
-        [("idCounters".into(), r#"{"exportID":10,"collectionID":4,"promiseID":5}"#.into())]
+        [
+            ("baggageID".into(), "o+d6/1".into()),
+            ("idCounters".into(), r#"{"exportID":10,"collectionID":4,"promiseID":5}"#.into())
+        ]
     );
     let store = vat.call(r##"#["init",["a",1]]"##, &[]).store;
     assert_eq!(

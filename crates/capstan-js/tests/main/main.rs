@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should fail")]
 
 mod baggage;
+mod collections;
+mod durable;
 mod escape;
 mod examples;
 mod garbage;
