@@ -19,6 +19,8 @@ const INNER: &[(&str, &str)] = &[
     ("capstan:weak", include_str!("js/weak.js")),
     ("capstan:shapes", include_str!("js/shapes.js")),
     ("capstan:kinds", include_str!("js/kinds.js")),
+    ("capstan:patterns", include_str!("js/patterns.js")),
+    ("capstan:exo", include_str!("js/exo.js")),
     ("capstan:collections", include_str!("js/collections.js")),
     ("capstan:watch", include_str!("js/watch.js")),
     ("capstan:liveslots", include_str!("js/liveslots.js")),
@@ -32,13 +34,17 @@ const SERVED: &[(&str, &str)] = &[
     ),
     ("@endo/eventual-send", "export { E, HandledPromise } from 'capstan:eventual';"),
     ("@endo/promise-kit", "export { makePromiseKit } from 'capstan:eventual';"),
-    ("@metamask/kernel-utils/exo", "export { makeDefaultExo } from 'capstan:passable';"),
-    ("@metamask/kernel-utils/discoverable", "export { makeDiscoverableExo } from 'capstan:passable';"),
+    ("@endo/exo", "export { makeExo, defineExoClass, defineExoClassKit } from 'capstan:exo';"),
+    ("@endo/patterns", "export { M, matches, mustMatch } from 'capstan:patterns';"),
+    ("@metamask/kernel-utils/exo", "export { makeDefaultExo, makeDefaultInterface } from 'capstan:exo';"),
+    ("@metamask/kernel-utils/discoverable", "export { makeDiscoverableExo } from 'capstan:exo';"),
     ("@endo/errors", "export { assert, Fail, makeError, q, b, X } from 'capstan:assert';"),
     (
         "capstan",
         "export { E, HandledPromise, makePromiseKit } from 'capstan:eventual'; \
-         export { Far, passStyleOf, getInterfaceOf, makeDefaultExo, makeDiscoverableExo } from 'capstan:passable'; \
+         export { Far, passStyleOf, getInterfaceOf } from 'capstan:passable'; \
+         export { makeExo, defineExoClass, defineExoClassKit, makeDefaultExo, makeDefaultInterface, makeDiscoverableExo } from 'capstan:exo'; \
+         export { M, matches, mustMatch } from 'capstan:patterns'; \
          export { assert, Fail, makeError, q, b, X } from 'capstan:assert';",
     ),
 ];

@@ -3,7 +3,7 @@
 //   vom.dkind.<kind>   { kindID, tag, nextInstanceID, unfaceted | facets }: a durable kind, made by makeKindHandle
 //   vom.<base>, ~vom.<base>   { property: capdata }: the state of an instance
 import { host, RealWeakMap, harden, freeze, create, keys, defineProperty, isObject, ownKeys, apply, getPrototypeOf, getOwnPropertyDescriptor } from 'capstan:lockdown';
-import { remotablePrototype, methodNames } from 'capstan:passable';
+import { remotablePrototype, methodNames, passStyleOf } from 'capstan:passable';
 import { vrefs, kinds, take, register, BLOCK } from 'capstan:tables';
 import { pack, unpack, retain, release, born } from 'capstan:stored';
 import { guarded, mustMatch } from 'capstan:shapes';
@@ -11,9 +11,22 @@ import { guarded, mustMatch } from 'capstan:shapes';
 const { storeGet, storeSet, storeDelete, storeNext } = host;
 const quote = text => JSON.stringify(String(text));
 
+const mustPass = (value, label) => {
+  try {
+    passStyleOf(harden(value));
+  } catch (error) {
+    throw TypeError(`${label}: ${error.message}`);
+  }
+};
+const passing = (method, label) => (context, args) => {
+  mustPass(args, label);
+  const result = method(context, args);
+  mustPass(result, `${label}: result`);
+  return result;
+};
 // Methods of `behavior` on a prototype for objects that `contexts` knows. A method gets its context as `this` or as
-// its first argument.
-export const facetPrototype = (iface, behavior, contexts, { thisfulMethods = false, interfaceGuard = undefined } = {}) => {
+// its first argument. Without a guard `passable` still asks that arguments and results pass.
+export const facetPrototype = (iface, behavior, contexts, { thisfulMethods = false, interfaceGuard = undefined, passable = false } = {}) => {
   const prototype = create(remotablePrototype(iface));
   const found = new Map();
   for (let o = behavior; isObject(o) && o !== Object.prototype; o = getPrototypeOf(o)) {
@@ -24,10 +37,11 @@ export const facetPrototype = (iface, behavior, contexts, { thisfulMethods = fal
     if (typeof raw !== 'function') throw TypeError(`${iface}: ${quote(name)} is not a method`);
     const label = `In ${quote(name)} method of (${iface})`;
     const plain = thisfulMethods ? (context, args) => apply(raw, context, args) : (context, args) => raw(context, ...args);
-    const run = checked === undefined ? plain : checked(name, plain, label);
+    const run = checked !== undefined ? checked(name, plain, label) : passable ? passing(plain, label) : plain;
     const { [name]: method } = {
       [name](...args) {
-        const context = isObject(this) ? contexts.get(this) : undefined;
+        // Not of another facet either.
+        const context = isObject(this) && getPrototypeOf(this) === prototype ? contexts.get(this) : undefined;
         if (context === undefined) throw TypeError(`${label} may only be applied to a valid instance`);
         return run(context, args);
       },

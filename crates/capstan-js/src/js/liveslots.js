@@ -2,7 +2,7 @@
 import { host, lockdown, harden, freeze, create, then } from 'capstan:lockdown';
 import { replaceSearches } from 'capstan:strings';
 import { encode, decode, errorIds } from 'capstan:smallcaps';
-import { Far, makeDefaultExo, makeDiscoverableExo, remotablePrototype, isRemotable, isPromise, passStyleOf, getInterfaceOf, methodNames } from 'capstan:passable';
+import { Far, remotablePrototype, isRemotable, isPromise, passStyleOf, getInterfaceOf, methodNames } from 'capstan:passable';
 import { E, HandledPromise, invoke, makePromiseKit, routes } from 'capstan:eventual';
 import { assert, makeConsole, show } from 'capstan:assert';
 import {
@@ -382,7 +382,7 @@ export const start = async (buildRootObject, parameters) => {
 };
 
 const console = makeConsole((level, text) => host.log(level, text));
-for (const value of [E, Far, makeDefaultExo, makeDiscoverableExo, makePromiseKit, passStyleOf, getInterfaceOf]) harden(value);
+for (const value of [E, Far, makePromiseKit, passStyleOf, getInterfaceOf]) harden(value);
 replaceSearches();
 replaceWeak();
 lockdown({ console, assert, harden, HandledPromise, VatData });

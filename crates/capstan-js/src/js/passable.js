@@ -52,38 +52,6 @@ export const Far = (name, object = {}) => {
   return harden(object);
 };
 
-// In a method, `this` is `{ self, state }`, as in the exo packages.
-export const makeDefaultExo = (name, methods) => {
-  const self = create(remotablePrototype(name));
-  const context = { self, state: harden({}) };
-  for (let o = methods; isObject(o) && o !== Object.prototype; o = getPrototypeOf(o)) {
-    for (const key of ownKeys(o)) {
-      const method = o[key];
-      if (key === 'constructor' || Object.hasOwn(self, key)) continue;
-      if (typeof method !== 'function') throw TypeError(`exo ${name}: ${JSON.stringify(String(key))} is not a method`);
-      defineProperty(self, key, { value: { [key](...args) { return apply(method, context, args); } }[key], enumerable: true });
-    }
-  }
-  addMethodNames(self);
-  harden(context);
-  return self;
-};
-
-// An exo that tells what its methods are for: all of them, or those asked about.
-export const makeDiscoverableExo = (name, methods, schemas, guard) => {
-  if (guard !== undefined) throw TypeError('interface guards are not supported');
-  if ('__getDescription__' in methods) throw TypeError('the method name __getDescription__ is reserved');
-  harden(schemas);
-  const one = method => {
-    if (!Object.hasOwn(schemas, method)) throw TypeError(`no description of method ${JSON.stringify(String(method))}`);
-    return [method, schemas[method]];
-  };
-  return makeDefaultExo(name, {
-    ...methods,
-    __getDescription__: (...names) => (names.length === 0 ? schemas : harden(Object.fromEntries(names.map(one)))),
-  });
-};
-
 export const makeTagged = (tag, payload) => {
   if (typeof tag !== 'string') throw TypeError('a tag must be a string');
   return harden(create(Object.prototype, { [PASS_STYLE]: { value: 'tagged' }, [TAG]: { value: tag }, payload: { value: payload, enumerable: true } }));

@@ -6,6 +6,7 @@ mod collections;
 mod durable;
 mod escape;
 mod examples;
+mod exos;
 mod garbage;
 mod limits;
 mod promises;
