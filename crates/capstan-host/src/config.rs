@@ -1,9 +1,11 @@
 //! What may be chosen about one host.
 
+use capstan_kernel::host_op::LaunchConfig;
 use capstan_kernel::kernel::Generation;
 use capstan_model::peer::Millis;
 use capstan_store::sqlite::Sync;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Everything a host is told at its start.
 #[derive(Clone, Debug)]
@@ -38,6 +40,12 @@ pub struct HostConfig {
     pub ack_retries_max: u32,
     /// The longest frame accepted, bytes.
     pub frame_bytes_max: u64,
+    /// System subclusters. Those that are not restored are launched, in this order, before the start is complete; a
+    /// stored one that is missing here is removed (02 §10.4).
+    pub system: Vec<SystemSubcluster>,
+    /// Wipe the store before anything starts. The identity stays, unless a mnemonic is given as its source; the life
+    /// is new in any case (02 §14).
+    pub reset_storage: bool,
     /// Recount everything after every transaction: slow, for tests.
     pub audit_every_transaction: bool,
 }
@@ -61,8 +69,44 @@ impl HostConfig {
             ack_timeout: Millis(10_000),
             ack_retries_max: 3,
             frame_bytes_max: 16 << 20,
+            system: Vec::new(),
+            reset_storage: false,
             audit_every_transaction: false,
         }
+    }
+}
+
+/// A subcluster that the host keeps under a name.
+#[derive(Clone)]
+pub struct SystemSubcluster {
+    pub(crate) name: Arc<str>,
+    pub(crate) text: Arc<str>,
+    pub(crate) load: Arc<Loader>,
+}
+
+type Loader = dyn Fn() -> Result<LaunchConfig, String> + Send + std::marker::Sync;
+
+impl SystemSubcluster {
+    /// A system subcluster called `name`.
+    pub fn new(name: impl Into<Arc<str>>, config: LaunchConfig) -> Self {
+        let text = config.text.clone();
+        Self::loaded_by(name, text, move || Ok(config.clone()))
+    }
+
+    /// The same where code is read only if a launch is due. `text`: the configuration, as the launch will record it.
+    /// `load` may block.
+    pub fn loaded_by(
+        name: impl Into<Arc<str>>,
+        text: impl Into<Arc<str>>,
+        load: impl Fn() -> Result<LaunchConfig, String> + Send + std::marker::Sync + 'static,
+    ) -> Self {
+        SystemSubcluster { name: name.into(), text: text.into(), load: Arc::new(load) }
+    }
+}
+
+impl std::fmt::Debug for SystemSubcluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SystemSubcluster").field("name", &self.name).finish_non_exhaustive()
     }
 }
 

@@ -2,7 +2,7 @@
 //! durable.
 
 use crate::batch::{Batches, Closed};
-use crate::chance;
+use crate::chance::{self, Clocks};
 use crate::error::HostFault;
 use crate::release::{Held, Outlets, Waiter};
 use capstan_js::{VatEvent, Workers};
@@ -19,6 +19,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
+
+/// However idle it is, the kernel is told the time this often, so that it can record being alive.
+const TICK: Duration = Duration::from_secs(60);
+
+/// Sleep or a jump of the clock that is worth telling (03 B-45).
+const ASLEEP_MIN: Duration = Duration::from_secs(45);
 
 /// The wall clock may be set back: a deadline is looked at again after this.
 const SLEEP_MAX: Duration = Duration::from_secs(10);
@@ -80,6 +86,8 @@ pub(crate) struct Driver {
     pub(crate) life: (Arc<str>, Incarnation),
     /// When the time was last told: a deadline that stays past is told once a millisecond.
     pub(crate) told: Millis,
+    /// Both clocks at the last look.
+    pub(crate) clocks: Clocks,
 }
 
 impl Driver {
@@ -106,6 +114,7 @@ impl Driver {
                 self.await_report()?;
                 continue;
             }
+            self.look_at_clocks();
             if self.deadline_passed() {
                 self.step(Input::TimeCame, 0);
             }
@@ -248,6 +257,15 @@ impl Driver {
                 return Ok(());
             }
             self.await_report()?;
+        }
+    }
+
+    fn look_at_clocks(&mut self) {
+        let now = Clocks::now();
+        let woke = self.clocks.asleep(&now) >= ASLEEP_MIN;
+        if woke || self.clocks.awake(&now) >= TICK {
+            self.clocks = now;
+            self.step(if woke { Input::Woke } else { Input::TimeCame }, 0);
         }
     }
 

@@ -1,9 +1,11 @@
 //! Why a host does not start, and why it ended.
 
+use capstan_kernel::system::SystemDamage;
 use capstan_net::NetError;
 use capstan_store::error::StoreError;
 use capstan_store::home::LockError;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Why a host could not be started, or its home not be changed.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +43,17 @@ pub enum HostError {
     /// The system gave no thread or no randomness.
     #[error("the system refused {0}")]
     System(String),
+    /// What is stored of a system subcluster cannot be.
+    #[error(transparent)]
+    SystemDamage(#[from] SystemDamage),
+    /// A system subcluster could not be launched; nothing of it remains.
+    #[error("system subcluster {name:?}: {reason}")]
+    SystemSubcluster {
+        /// Which.
+        name: Arc<str>,
+        /// Why.
+        reason: String,
+    },
     /// The host failed.
     #[error(transparent)]
     Failed(#[from] HostFault),

@@ -38,9 +38,13 @@ pub(crate) struct Opened {
     pub(crate) identity: Identity,
 }
 
-/// Takes the lock, then opens the store and sees to it that it has an identity and a life.
-pub(crate) fn open(home: &Path, sync: Sync, source: Option<&SeedSource>) -> Result<Opened, HostError> {
-    let lock = HomeLock::acquire(home)?;
+/// Opens the store of a locked home, and sees to it that it has an identity and a life.
+pub(crate) fn open(
+    lock: HomeLock,
+    home: &Path,
+    sync: Sync,
+    source: Option<&SeedSource>,
+) -> Result<Opened, HostError> {
     let (mut store, mut tables) = SqliteStore::open(&store_path(home), sync)?;
     let fresh = Fresh { seed: random()?, life: chance::life().map_err(no_chance)? };
     let (identity, changes) = identity::establish(&tables, source, fresh)?;
@@ -58,6 +62,22 @@ pub fn purge(home: &Path, keep_identity: bool) -> Result<(), HostError> {
         return Ok(());
     }
     let _lock = HomeLock::acquire(home)?;
+    wipe(home, keep_identity)?;
+    for name in DAEMON_FILES {
+        remove(&home.join(name))?;
+    }
+    for name in rotated_logs(home)? {
+        remove(&name)?;
+    }
+    match fs::remove_dir_all(home.join(BUNDLES)) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(file(&home.join(BUNDLES))(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Deletes the store of a locked home, or leaves a fresh one with the same keys. Interrupted, it leaves the old state or
+/// the new.
+pub(crate) fn wipe(home: &Path, keep_identity: bool) -> Result<(), HostError> {
     let path = store_path(home);
     let identity = if keep_identity && path.exists() {
         // Opened for writing and closed, it leaves no journal that a later store could be taken to own.
@@ -68,18 +88,8 @@ pub fn purge(home: &Path, keep_identity: bool) -> Result<(), HostError> {
         None
     };
     match identity {
-        Some(identity) => put_in_place(home, None, &identity)?,
-        None => remove_store(&path)?,
-    }
-    for name in DAEMON_FILES {
-        remove(&home.join(name))?;
-    }
-    for name in rotated_logs(home)? {
-        remove(&name)?;
-    }
-    match fs::remove_dir_all(home.join(BUNDLES)) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(file(&home.join(BUNDLES))(error)),
-        _ => Ok(()),
+        Some(identity) => put_in_place(home, None, &identity),
+        None => remove_store(&path),
     }
 }
 

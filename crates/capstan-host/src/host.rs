@@ -1,7 +1,7 @@
 //! The embedding API: one kernel with its disk, vats and network, as a handle.
 
 use crate::chance;
-use crate::config::HostConfig;
+use crate::config::{HostConfig, SystemSubcluster};
 use crate::driver::{Post, STOPPING};
 use crate::error::{HostError, HostFault, QueryError};
 use crate::home;
@@ -49,9 +49,45 @@ pub(crate) struct Inner {
 
 impl Host {
     /// Starts the kernel kept under `config.home`, or a new one. The home is locked before its store is touched; when this
-    /// returns, the listeners are bound and stored vats are being started. To be called on a tokio runtime.
+    /// returns, the listeners are bound, stored vats are being started, and every system subcluster is restored or
+    /// launched. To be called on a tokio runtime.
     pub async fn start(config: HostConfig) -> Result<Host, HostError> {
-        Ok(Host { inner: Arc::new(start::start(config).await?) })
+        let system = config.system.clone();
+        let host = Host { inner: Arc::new(start::start(config).await?) };
+        for wanted in system {
+            if let Err(reason) = host.bring_up(&wanted).await {
+                host.stop().await;
+                return Err(HostError::SystemSubcluster { name: wanted.name, reason });
+            }
+        }
+        Ok(host)
+    }
+
+    /// Launches a system subcluster unless it was restored.
+    async fn bring_up(&self, wanted: &SystemSubcluster) -> Result<(), String> {
+        let name = wanted.name.clone();
+        match self.system_root(&name).await {
+            Err(Refusal::SystemSubclusterNotFound(_)) => {}
+            found => return found.map(drop).map_err(|refusal| outcome::reason(&refusal)),
+        }
+        tracing::info!(%name, "launching a system subcluster");
+        let load = wanted.load.clone();
+        let config =
+            tokio::task::spawn_blocking(move || load()).await.map_err(|error| error.to_string())??;
+        let launched = self.request(HostOp::LaunchSystem { name, config }).await;
+        launched.map(drop).map_err(|refusal| outcome::reason(&refusal))
+    }
+
+    /// The root object of a system subcluster.
+    pub async fn system_root(&self, name: &str) -> Result<ObjectId, Refusal> {
+        self.request(HostOp::SystemRoot(name.into())).await.and_then(outcome::root)
+    }
+
+    /// Forgets everything but the identity and goes on as a new incarnation (02 §14): vats, references, URLs, remotes.
+    /// Whoever waits is refused. System subclusters come back with the next start.
+    pub async fn reset(&self) -> Result<(), Refusal> {
+        let life = chance::life().map_err(no_chance)?;
+        self.request(HostOp::Reset { life }).await.and_then(outcome::done)
     }
 
     /// The kernel's public name.
@@ -67,6 +103,11 @@ impl Host {
     /// The present life; a new one begins when a peer shows that our state went back in time.
     pub fn incarnation(&self) -> Incarnation {
         self.inner.life.borrow().clone()
+    }
+
+    /// Whether there is a network at all.
+    pub fn has_network(&self) -> bool {
+        self.inner.node.is_some()
     }
 
     /// Confirmed listen addresses, each ending in `/p2p/…`, most useful first.

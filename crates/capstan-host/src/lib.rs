@@ -21,7 +21,7 @@ mod release;
 mod start;
 
 pub use capstan_store::sqlite::Sync;
-pub use config::{HostConfig, SeedSource};
+pub use config::{HostConfig, SeedSource, SystemSubcluster};
 pub use error::{HostError, HostFault, QueryError};
 pub use home::{STORE_FILE, fsck, purge, restore};
 pub use host::Host;

@@ -3,6 +3,7 @@
 use capstan_kernel::host_op::{Answer, Refusal};
 use capstan_model::capdata::CapData;
 use capstan_model::id::{GrantId, KRef, ObjectId, SubclusterId, VatId};
+use capstan_model::smallcaps::render;
 use std::sync::Arc;
 
 /// One row of a query: columns in order.
@@ -75,6 +76,30 @@ pub(crate) fn redeemed(answer: Answer) -> Result<ObjectId, Refusal> {
     match answer {
         Answer::Redeemed { object } => Ok(object),
         other => Err(unexpected(&other)),
+    }
+}
+
+pub(crate) fn root(answer: Answer) -> Result<ObjectId, Refusal> {
+    match answer {
+        Answer::Root { object } => Ok(object),
+        other => Err(unexpected(&other)),
+    }
+}
+
+pub(crate) fn done(answer: Answer) -> Result<(), Refusal> {
+    match answer {
+        Answer::Done => Ok(()),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Says why, for people; a rejection with what it was rejected with.
+pub(crate) fn reason(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::BootstrapRejected(value) => {
+            format!("{refusal}: {}", render(value).unwrap_or_else(|_| value.body.to_string()))
+        }
+        other => other.to_string(),
     }
 }
 

@@ -1,7 +1,8 @@
 //! Puts a host together: home, store, identity, vats, network, and the thread that owns the kernel.
 
 use crate::batch::Batches;
-use crate::config::HostConfig;
+use crate::chance::Clocks;
+use crate::config::{HostConfig, SeedSource, SystemSubcluster};
 use crate::driver::{Driver, Post, Reports};
 use crate::error::{HostError, HostFault};
 use crate::home::{self, Opened};
@@ -48,9 +49,20 @@ pub(crate) async fn blocking<T: Send + 'static>(
 }
 
 pub(crate) async fn start(config: HostConfig) -> Result<Inner, HostError> {
+    let kernel_system = system_texts(&config.system)?;
     let (path, sync, source) = (config.home.clone(), config.sync, config.seed.clone());
-    let opened = blocking(move || home::open(&path, sync, source.as_ref())).await?;
-    let Opened { lock, store, tables, identity } = opened;
+    let reset = config.reset_storage;
+    let open = move || {
+        let lock = HomeLock::acquire(&path)?;
+        if reset {
+            home::wipe(&path, !matches!(source, Some(SeedSource::Mnemonic(_))))?;
+        }
+        home::open(lock, &path, sync, source.as_ref())
+    };
+    let Opened { lock, store, tables, identity } = blocking(open).await?;
+    let kernel_config = KernelConfig { system: kernel_system, ..kernel_config(&config, &identity) };
+    let kernel = Kernel::new(Db::load(tables), kernel_config);
+    kernel.check_system()?;
     let (inbox, posts) = mpsc::channel();
     let (hints, listen) = watch::channel(Vec::new());
     let node = if config.network { Some(Arc::new(node(&config, &identity, &inbox, hints)?)) } else { None };
@@ -60,7 +72,7 @@ pub(crate) async fn start(config: HostConfig) -> Result<Inner, HostError> {
     let writer = Writer::spawn(store, move |report| reported.send(report)).map_err(no_thread)?;
     let sink = inbox.clone();
     let driver = Driver {
-        kernel: Kernel::new(Db::load(tables), kernel_config(&config, &identity)),
+        kernel,
         workers: Workers::new(config.workers, move |event| match event {
             // Written where it was said: a talkative vat waits for the log and fills no queue.
             VatEvent::Log { vat, level, text } => log::vat(vat, &level, &text),
@@ -73,6 +85,7 @@ pub(crate) async fn start(config: HostConfig) -> Result<Inner, HostError> {
         outlets: Outlets { node: node.clone(), waiters: BTreeMap::new(), life },
         life: (identity::life_key(), identity.life.clone()),
         told: Millis(0),
+        clocks: Clocks::now(),
     };
     let phase = spawn_loop(driver, lock, node.clone())?;
     let inner = Inner {
@@ -92,6 +105,18 @@ pub(crate) async fn start(config: HostConfig) -> Result<Inner, HostError> {
     }
     tracing::info!(peer = %inner.peer, life = %identity.life, home = %inner.home.display(), "started");
     Ok(inner)
+}
+
+/// Names with their configurations; one that comes twice is refused.
+fn system_texts(system: &[SystemSubcluster]) -> Result<BTreeMap<Arc<str>, Arc<str>>, HostError> {
+    let mut texts = BTreeMap::new();
+    for SystemSubcluster { name, text, .. } in system {
+        if texts.insert(name.clone(), text.clone()).is_some() {
+            let reason = "is configured twice".to_owned();
+            return Err(HostError::SystemSubcluster { name: name.clone(), reason });
+        }
+    }
+    Ok(texts)
 }
 
 fn kernel_config(config: &HostConfig, identity: &Identity) -> KernelConfig {

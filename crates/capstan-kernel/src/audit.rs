@@ -250,6 +250,19 @@ impl<'t> Audit<'t> {
     /// Rules 7, 8, 9, 12: vats and what belongs to them.
     fn vats(&mut self) {
         let subclusters: BTreeSet<_> = self.tables.subclusters.iter().map(|(id, _)| *id).collect();
+        let mut names = BTreeSet::new();
+        for (&id, row) in self.tables.subclusters.iter() {
+            let Some(name) = &row.system else { continue };
+            if !names.insert(name) {
+                self.report(7, format!("there are two system subclusters {name:?}"));
+            }
+            let heads = self.tables.vats.iter().filter(|(_, vat)| {
+                vat.subcluster == id && vat.name == row.bootstrap && vat.phase != VatPhase::Terminated
+            });
+            if heads.count() != 1 {
+                self.report(7, format!("system subcluster {name:?} ({id}) has no bootstrap vat"));
+            }
+        }
         let codes: BTreeSet<_> = self.tables.code.iter().map(|(hash, _)| hash.clone()).collect();
         let mut roots: BTreeMap<VatId, usize> = BTreeMap::new();
         for (&(endpoint, _), row) in self.tables.clist.iter() {

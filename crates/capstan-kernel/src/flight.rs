@@ -156,6 +156,13 @@ impl Staged {
 }
 
 impl Volatile {
+    /// Who waits for more than one transaction, except for promises.
+    pub(crate) fn requests(self) -> impl Iterator<Item = RequestId> {
+        let launches = self.launches.into_values().map(|launch| launch.request);
+        let collections = self.collections.into_iter().map(|collection| collection.request);
+        launches.chain(self.restarts.into_values().flatten()).chain(collections)
+    }
+
     /// Forgets what is in flight to a vat: its items wait again, to be looked at before anything new.
     pub(crate) fn ground(&mut self, vat: VatId) {
         if let Some(lane) = self.lanes.remove(&vat) {

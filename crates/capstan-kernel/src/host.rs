@@ -7,7 +7,7 @@ use crate::host_op::{Answer, DeadLetterView, HostOp, Refusal, Status, Subcluster
 use crate::input::RequestId;
 use crate::kernel::Kernel;
 use crate::turn::{Turn, transact};
-use crate::{cycles, gc, promise, remote, subcluster, vat};
+use crate::{activity, cycles, gc, promise, remote, subcluster, system, vat};
 use capstan_model::capdata::CapData;
 use capstan_model::error::KernelError;
 use capstan_model::id::{EndpointId, KRef, PromiseId, SubclusterId, VatId};
@@ -28,14 +28,22 @@ impl Kernel {
     /// Handles one request of the control surface.
     pub(crate) fn requested(&mut self, now: Millis, request: RequestId, op: HostOp, step: &mut Step) {
         let answer = match op {
-            HostOp::Launch(config) => return self.launch(now, request, &config, step),
+            HostOp::Launch(config) => return self.launch(now, request, &config, None, step),
+            HostOp::LaunchSystem { name, config } => {
+                return self.launch(now, request, &config, Some(name), step);
+            }
+            HostOp::Reset { life } => return self.reset(now, request, &life, step),
+            HostOp::TerminateAllVats => return self.terminate_all_vats(now, request, step),
             HostOp::RestartVat(vat) => return self.restart_vat(now, request, vat, step),
             HostOp::TerminateVat(vat) => return self.terminate_vat(now, request, vat, step),
             HostOp::TerminateSubcluster(id) => return self.terminate_subcluster(now, request, id, step),
             HostOp::Collect => return self.collect(now, request, step),
             HostOp::PingVat(_)
+            | HostOp::SystemRoot(_)
+            | HostOp::IsRevoked(_)
             | HostOp::ListUrls
             | HostOp::Status
+            | HostOp::Overview
             | HostOp::ListVats
             | HostOp::ListSubclusters
             | HostOp::ListRemotes
@@ -81,15 +89,24 @@ impl Kernel {
                 HostOp::PeerClose(peer) => done(remote::peer_close(turn, channels, &peer)?),
                 HostOp::PeerReconnect { peer, hints } => done(remote::peer_reconnect(turn, &peer, hints)?),
                 HostOp::PeerForget(peer) => done(remote::peer_forget(turn, channels, &peer)?),
-                HostOp::PrepareStop => Some(Ok(Answer::Done)),
+                HostOp::PrepareStop => {
+                    activity::note_activity(turn);
+                    Some(Ok(Answer::Done))
+                }
                 HostOp::Launch(_)
+                | HostOp::LaunchSystem { .. }
+                | HostOp::Reset { .. }
                 | HostOp::RestartVat(_)
                 | HostOp::TerminateVat(_)
+                | HostOp::TerminateAllVats
                 | HostOp::TerminateSubcluster(_)
                 | HostOp::Collect
                 | HostOp::PingVat(_)
+                | HostOp::SystemRoot(_)
+                | HostOp::IsRevoked(_)
                 | HostOp::ListUrls
                 | HostOp::Status
+                | HostOp::Overview
                 | HostOp::ListVats
                 | HostOp::ListSubclusters
                 | HostOp::ListRemotes
@@ -154,6 +171,23 @@ impl Kernel {
         } else {
             Err(Refusal::VatNotFound(vat))
         };
+        step.effects.push(Effect::Answer { request, answer });
+    }
+
+    /// Launches in progress fail; then the vats end, the last started first, each in a transaction of its own.
+    fn terminate_all_vats(&mut self, now: Millis, request: RequestId, step: &mut Step) {
+        for subcluster in self.volatile.launches.keys().copied().collect::<Vec<_>>() {
+            self.fail_launch(now, subcluster, Refusal::LaunchFailed("Vat was deleted.".into()), step);
+        }
+        let mut answer = Ok(Answer::Done);
+        for vat in live_vats(&self.db).map(|(vat, _)| vat).collect::<Vec<_>>().into_iter().rev() {
+            let item = || format!("termination of {vat}");
+            let ended = transact(&mut self.db, &self.config, now, step, item, |turn| {
+                vat::terminate(turn, vat, "Vat was deleted.")
+            });
+            self.forget_run(vat);
+            answer = ended.map_err(Refusal::Internal).and(answer);
+        }
         step.effects.push(Effect::Answer { request, answer });
     }
 
@@ -296,7 +330,7 @@ fn is_held(tx: &Tx<'_>, kref: KRef) -> bool {
 fn revoke(turn: &mut Turn<'_>, kref: KRef) -> Result<(), Refusal> {
     let ko = match kref {
         KRef::Object(ko) => ko,
-        KRef::Promise(kp) => return Err(Refusal::BadReference(format!("cannot revoke promise {kp}"))),
+        KRef::Promise(kp) => return Err(Refusal::CannotRevoke(kp)),
     };
     let revoked = turn.tx.update::<Objects, _>(&ko, |row| row.revoked = true);
     revoked.ok_or_else(|| Refusal::BadReference(ko.to_string()))
@@ -313,13 +347,25 @@ fn view(db: &Db, channels: &remote::Channels, op: &HostOp) -> Reply {
                 return Some(Err(Refusal::VatNotRunning(format!("{vat} is starting"))));
             }
         },
+        HostOp::SystemRoot(name) => match system::system_root(db, name) {
+            Ok(object) => Answer::Root { object },
+            Err(refusal) => return Some(Err(refusal)),
+        },
+        HostOp::IsRevoked(kref) => {
+            let row = kref.object().and_then(|ko| db.get::<Objects>(&ko));
+            Answer::Revoked(row.is_some_and(|row| row.revoked))
+        }
         HostOp::ListUrls => Answer::Grants(remote::grants(db)),
         HostOp::ListRemotes => Answer::Remotes(remote::remotes(db, channels)),
         HostOp::Status => Answer::Status(status(db, channels)),
+        HostOp::Overview => Answer::Overview { vats: vats(db), subclusters: subclusters(db) },
         HostOp::ListVats => Answer::Vats(vats(db)),
         HostOp::ListSubclusters => Answer::Subclusters(subclusters(db)),
         HostOp::ListDeadLetters => Answer::DeadLetters(dead_letters(db)),
         HostOp::Launch(_)
+        | HostOp::LaunchSystem { .. }
+        | HostOp::Reset { .. }
+        | HostOp::TerminateAllVats
         | HostOp::Send { .. }
         | HostOp::IssueUrl { .. }
         | HostOp::RedeemUrl { .. }
@@ -388,6 +434,8 @@ fn subclusters(db: &Db) -> Vec<SubclusterView> {
         SubclusterView {
             subcluster: *id,
             bootstrap: row.bootstrap.clone(),
+            system: row.system.clone(),
+            config: row.config.clone(),
             vats: own.map(|(vat, row)| (row.name.clone(), vat)).collect(),
         }
     };

@@ -1,7 +1,7 @@
 //! What the control surface may ask, and what it is told (02 §12, 05 §2, 07).
 
 use capstan_model::capdata::CapData;
-use capstan_model::id::{GrantId, KRef, ObjectId, RemoteId, SubclusterId, VatId};
+use capstan_model::id::{GrantId, KRef, ObjectId, PromiseId, RemoteId, SubclusterId, VatId};
 use capstan_model::peer::{Hint, Incarnation, Millis, PeerId, Seq};
 use capstan_model::vat::{VatCode, VatLimits};
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,15 @@ use std::sync::Arc;
 pub enum HostOp {
     /// Launch a subcluster, all or nothing (02 §10.1). Answered by [`Answer::Launched`].
     Launch(LaunchConfig),
+    /// Launch a subcluster that the host keeps under a name (02 §10.4). Answered by [`Answer::Launched`].
+    LaunchSystem {
+        /// Its name; no other system subcluster has it.
+        name: Arc<str>,
+        /// What to launch; restricted services are allowed.
+        config: LaunchConfig,
+    },
+    /// Find the root of a system subcluster. Answered by [`Answer::Root`].
+    SystemRoot(Arc<str>),
     /// Call `target` and wait for the settlement. Answered by [`Answer::Settled`].
     Send {
         /// An object or promise of this kernel.
@@ -41,16 +50,28 @@ pub enum HostOp {
     RestartVat(VatId),
     /// End a vat (02 §9.4). Answered by [`Answer::Done`].
     TerminateVat(VatId),
+    /// End all vats, the last started first. Answered by [`Answer::Done`].
+    TerminateAllVats,
     /// Ask whether a vat runs. Answered by [`Answer::Done`].
     PingVat(VatId),
     /// End a subcluster. Answered by [`Answer::Done`].
     TerminateSubcluster(SubclusterId),
     /// Refuse all deliveries to this object, for good. Answered by [`Answer::Done`].
     Revoke(KRef),
+    /// Ask whether an object is revoked. Answered by [`Answer::Revoked`].
+    IsRevoked(KRef),
+    /// Forget everything but the identity and go on as a new incarnation (02 §14). All who wait are refused.
+    /// Answered by [`Answer::Done`].
+    Reset {
+        /// A name for the new life, unused before.
+        life: Incarnation,
+    },
     /// Release what results handed out, reap all vats, collect to quiescence. Answered by [`Answer::Collected`].
     Collect,
     /// Everything at a glance. Answered by [`Answer::Status`].
     Status,
+    /// Vats and subclusters, of one moment. Answered by [`Answer::Overview`].
+    Overview,
     /// List vats. Answered by [`Answer::Vats`].
     ListVats,
     /// List subclusters. Answered by [`Answer::Subclusters`].
@@ -139,6 +160,13 @@ pub enum Answer {
         /// The grant behind it.
         grant: GrantId,
     },
+    /// The root object of a subcluster's bootstrap vat.
+    Root {
+        /// As this kernel names it; it lives as long as its vat.
+        object: ObjectId,
+    },
+    /// Whether an object is revoked.
+    Revoked(bool),
     /// The object behind a URL.
     Redeemed {
         /// As this kernel names it.
@@ -153,6 +181,13 @@ pub enum Answer {
     },
     /// Counts.
     Status(Status),
+    /// What runs, of one moment.
+    Overview {
+        /// As by [`Answer::Vats`].
+        vats: Vec<VatView>,
+        /// As by [`Answer::Subclusters`].
+        subclusters: Vec<SubclusterView>,
+    },
     /// Vats, terminated ones left out.
     Vats(Vec<VatView>),
     /// Subclusters.
@@ -209,6 +244,10 @@ pub struct SubclusterView {
     pub subcluster: SubclusterId,
     /// The name of its bootstrap vat.
     pub bootstrap: Arc<str>,
+    /// Its name, if it is a system subcluster.
+    pub system: Option<Arc<str>>,
+    /// The configuration it was launched from, JSON text.
+    pub config: Arc<str>,
     /// Its vats by name.
     pub vats: Vec<(Arc<str>, VatId)>,
 }
@@ -293,6 +332,15 @@ pub enum Refusal {
     /// 01 §7.
     #[error("Subcluster does not exist.")]
     SubclusterNotFound(SubclusterId),
+    /// No system subcluster has that name.
+    #[error("System subcluster {0:?} not found")]
+    SystemSubclusterNotFound(Arc<str>),
+    /// Only objects can be revoked.
+    #[error("cannot revoke promise {0}")]
+    CannotRevoke(PromiseId),
+    /// The state that the request was about is gone.
+    #[error("the kernel was reset")]
+    Reset,
     /// No remote stands for that peer.
     #[error("no remote stands for peer {0}")]
     PeerNotFound(PeerId),

@@ -66,6 +66,8 @@ pub enum Input {
         /// A name for a new life, unused before.
         fresh: Incarnation,
     },
+    /// The machine was suspended, or its clock was set forward. Made by the driver.
+    Woke,
     /// The time told by `Kernel::next_deadline` has come, or any other time: may find nothing to do.
     TimeCame,
 }

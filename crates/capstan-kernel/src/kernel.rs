@@ -13,6 +13,8 @@ use capstan_model::peer::{Millis, PeerId};
 use capstan_model::vat::{DeliveryId, VatFault, VatIncarnation, VatReply, VatStarted};
 use capstan_store::overlay::Db;
 use capstan_store::schema::{ChangeSet, Decider, HoldKind, Holds, Subclusters, VatPhase, Vats};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Which handshake this kernel speaks (design §4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,6 +46,9 @@ pub struct KernelConfig {
     /// Frames on their way to one peer, unacknowledged, before what comes next waits in the run queue; also
     /// what we offer to take (03 C-10).
     pub window_frames: u64,
+    /// The system subclusters the host wants: name and configuration, as JSON text (02 §10.4). A stored one without an
+    /// entry here is removed at the start.
+    pub system: BTreeMap<Arc<str>, Arc<str>>,
     /// Recount everything after every transaction (law L6); for tests.
     pub audit_every_transaction: bool,
 }
@@ -60,6 +65,7 @@ impl KernelConfig {
             max_retry_attempts: 0,
             frame_bytes_max: 16 << 20,
             window_frames: 4096,
+            system: BTreeMap::new(),
             audit_every_transaction: cfg!(debug_assertions),
         }
     }
@@ -103,7 +109,9 @@ impl Kernel {
                 let Kernel { db, config, channels, .. } = self;
                 remote::link_event(db, channels, config, now, event, fresh, out);
             }
+            Input::Woke => self.woke("the machine was asleep", out),
             Input::TimeCame => {
+                self.refresh_activity(now, out);
                 remote::time_came(&mut self.db, &mut self.channels, &self.config, now, out);
             }
         }
@@ -144,7 +152,9 @@ impl Kernel {
         for subcluster in half.collect::<Vec<_>>() {
             self.remove_subcluster(now, subcluster, "the kernel stopped during the launch", step);
         }
+        self.restore_system(now, step);
         remote::boot(&mut self.db, &mut self.channels, &self.config, now, step);
+        self.note_start(now, step);
         let own = promise::decided_by(&Turn::begin(&mut self.db, &self.config, now).tx, Decider::Kernel);
         for kp in own {
             let item = || format!("a dead process's call with the result {kp}");

@@ -4,6 +4,7 @@
 //! (law L9); what leaves is an effect, held by the driver until it is durable (law L3).
 #![deny(clippy::wildcard_enum_match_arm)]
 
+mod activity;
 pub mod audit;
 mod clist;
 mod counts;
@@ -21,9 +22,11 @@ mod notify;
 mod promise;
 mod queue;
 mod remote;
+mod reset;
 mod route;
 mod select;
 mod subcluster;
 mod syscall;
+pub mod system;
 mod turn;
 mod vat;

@@ -21,9 +21,17 @@ use std::sync::Arc;
 
 impl Kernel {
     /// Begins a launch; it is answered when `bootstrap` has settled.
-    pub(crate) fn launch(&mut self, now: Millis, request: RequestId, config: &LaunchConfig, step: &mut Step) {
+    /// `system`: the name of a system subcluster.
+    pub(crate) fn launch(
+        &mut self,
+        now: Millis,
+        request: RequestId,
+        config: &LaunchConfig,
+        system: Option<Arc<str>>,
+        step: &mut Step,
+    ) {
         let item = || format!("launch for request {}", request.0);
-        let begun = transact(&mut self.db, &self.config, now, step, item, |turn| begin(turn, config));
+        let begun = transact(&mut self.db, &self.config, now, step, item, |turn| begin(turn, config, system));
         match begun {
             Ok(Ok((subcluster, vats, bootstrap))) => {
                 let launch = Launch {
@@ -210,7 +218,16 @@ fn release_result(turn: &mut Turn<'_>, result: Option<PromiseId>) -> Result<(), 
 
 type Begun = (SubclusterId, BTreeSet<VatId>, VatId);
 
-fn begin(turn: &mut Turn<'_>, config: &LaunchConfig) -> Result<Result<Begun, Refusal>, Corrupt> {
+fn begin(
+    turn: &mut Turn<'_>,
+    config: &LaunchConfig,
+    system: Option<Arc<str>>,
+) -> Result<Result<Begun, Refusal>, Corrupt> {
+    if let Some(name) = &system
+        && turn.tx.iter::<Subclusters>().any(|(_, row)| row.system.as_ref() == Some(name))
+    {
+        return Ok(Err(Refusal::BadConfig(format!("there is a system subcluster {name:?} already"))));
+    }
     let names: BTreeSet<_> = config.vats.iter().map(|vat| vat.name.clone()).collect();
     if names.len() != config.vats.len() {
         return Ok(Err(Refusal::BadConfig("invalid cluster config: two vats have one name".into())));
@@ -229,7 +246,7 @@ fn begin(turn: &mut Turn<'_>, config: &LaunchConfig) -> Result<Result<Begun, Ref
         bootstrap: config.bootstrap.clone(),
         config: config.text.clone(),
         launching: true,
-        system: None,
+        system,
     };
     turn.tx.put::<Subclusters>(subcluster, row);
     let mut vats = BTreeSet::new();

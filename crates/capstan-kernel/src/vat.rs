@@ -1,6 +1,6 @@
 //! Vats: created, started, restarted, terminated, cleaned up (02 §9).
 
-use crate::effect::Dispatch;
+use crate::effect::{Dispatch, LogLevel};
 use crate::fault::Corrupt;
 use crate::host_op::VatConfig;
 use crate::syscall::{self, SyscallError};
@@ -197,13 +197,25 @@ pub(crate) fn terminate(turn: &mut Turn<'_>, vat: VatId, detail: &str) -> Result
     if let Some(ko) = root(&turn.tx, vat) {
         counts::release(&mut turn.tx, KRef::Object(ko))?;
     }
-    let subcluster = old.subcluster;
+    let (subcluster, name) = (old.subcluster, old.name.clone());
     turn.tx.put::<Vats>(vat, VatRow { phase: VatPhase::Terminated, ..old });
-    let launching = turn.tx.get::<Subclusters>(&subcluster).is_none_or(|row| row.launching);
-    if !launching && members(&turn.tx, subcluster).is_empty() {
-        turn.tx.delete::<Subclusters>(&subcluster);
-    }
+    leave(turn, subcluster, &name);
     Ok(())
+}
+
+/// A vat has left its subcluster, which goes with the last of them. Without its bootstrap vat it is no system
+/// subcluster any more: its name stands for that vat's root, and the next start launches it anew.
+fn leave(turn: &mut Turn<'_>, subcluster: SubclusterId, name: &Arc<str>) {
+    let Some(row) = turn.tx.get::<Subclusters>(&subcluster).filter(|row| !row.launching) else { return };
+    let lost = row.system.clone().filter(|_| row.bootstrap == *name);
+    if members(&turn.tx, subcluster).is_empty() {
+        turn.tx.delete::<Subclusters>(&subcluster);
+    } else if let Some(system) = lost {
+        turn.tx.update::<Subclusters, _>(&subcluster, |row| row.system = None);
+        let text =
+            format!("system subcluster {system:?} ({subcluster}) has lost its bootstrap vat, and its name");
+        turn.log(LogLevel::Warn, text);
+    }
 }
 
 /// Returns the vats of a subcluster that are not terminated, in launch order.

@@ -23,7 +23,7 @@ fn k148_k152_vats_come_back_with_their_stores_and_roots() {
 }
 
 #[test]
-fn k151_queued_messages_are_processed_after_a_stop_and_nobody_waits() {
+fn k151_k196_queued_messages_are_processed_after_a_stop_before_new_ones_and_nobody_waits() {
     let mut world = World::new();
     let vats = world.launch(&["alice"]);
     world.hold("alice");
@@ -51,7 +51,7 @@ fn k169_a_half_launched_subcluster_is_removed() {
 }
 
 #[test]
-fn one_vat_that_does_not_start_does_not_stop_the_others() {
+fn k197_one_vat_that_does_not_start_does_not_stop_the_others() {
     let mut world = World::new();
     let vats = world.launch(&["alice", "bob"]);
     world.broken.insert("alice".into(), "gone".into());

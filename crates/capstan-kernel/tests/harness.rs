@@ -4,6 +4,7 @@ use capstan_kernel::effect::{Dispatch, Effect, Step};
 use capstan_kernel::host_op::{Answer, HostOp, LaunchConfig, Refusal, VatConfig};
 use capstan_kernel::input::{Input, RequestId};
 use capstan_kernel::kernel::{Kernel, KernelConfig};
+use capstan_kernel::system::SystemDamage;
 use capstan_model::capdata::{CapData, Message, Resolution};
 use capstan_model::error::KernelError;
 use capstan_model::id::{KRef, ObjectId, SubclusterId, VatId};
@@ -16,6 +17,7 @@ use capstan_model::vat::{
 use capstan_store::overlay::{Db, Table, Tx};
 use capstan_store::schema::{DeadLetters, Tables};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 /// What a vat does with a delivery.
 pub(crate) type Script = Box<dyn FnMut(&VatDelivery) -> VatReply>;
@@ -61,6 +63,10 @@ pub(crate) struct World {
     pending: VecDeque<Dispatch>,
     durable: Tables,
     requests: u64,
+    /// The system subclusters that the next life is told of: name and configuration.
+    pub(crate) system: BTreeMap<Arc<str>, Arc<str>>,
+    /// What was said of the system subclusters before this life began.
+    pub(crate) checked: Result<(), SystemDamage>,
     /// Dead letters are a failure unless this is set.
     pub(crate) letters_allowed: bool,
 }
@@ -89,6 +95,8 @@ impl World {
             pending: VecDeque::new(),
             durable,
             requests: 0,
+            system: BTreeMap::new(),
+            checked: Ok(()),
             letters_allowed: false,
         };
         world.input(Input::Booted);
@@ -137,9 +145,11 @@ impl World {
         let broken = std::mem::take(&mut old.broken);
         let mut config = KernelConfig::new(PeerId::new("12D3KooWtest"));
         config.audit_every_transaction = sound;
+        config.system = old.system.clone();
         let mut world = World {
             kernel: Kernel::new(Db::load(for_db), config),
             letters_allowed: !sound,
+            system: old.system,
             scripts,
             broken,
             names,
@@ -148,6 +158,7 @@ impl World {
             now: old.now,
             ..World::blank()
         };
+        world.checked = world.kernel.check_system();
         world.input(Input::Booted);
         world.run();
         world
@@ -195,6 +206,15 @@ impl World {
         self.pending = kept;
     }
 
+    /// Executes at most so many dispatches.
+    pub(crate) fn run_some(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some(dispatch) = self.pending.pop_front() else { return };
+            let kept_back = self.execute(dispatch);
+            assert!(kept_back.is_none(), "no vat is held");
+        }
+    }
+
     fn execute(&mut self, dispatch: Dispatch) -> Option<Dispatch> {
         match dispatch {
             Dispatch::Stop { vat, incarnation } => self.stops.push((vat, incarnation)),
@@ -215,6 +235,8 @@ impl World {
             }
             Dispatch::Deliver { vat, .. } if self.held.contains(&self.names[&vat]) => return Some(dispatch),
             Dispatch::Deliver { vat, incarnation, batch } => {
+                let started = |start: &VatStart| (start.vat, start.incarnation) == (vat, incarnation);
+                assert!(self.starts.iter().any(started), "{vat} is delivered to before it was started");
                 let replies = self.replies(vat, batch);
                 self.input(Input::VatReplied { vat, incarnation, replies });
             }
@@ -286,6 +308,14 @@ impl World {
         let request = self.ask(op);
         self.run();
         self.answers.get(&request).cloned().unwrap_or_else(|| panic!("request {request} is not answered"))
+    }
+
+    /// The configuration of a launch; the first is the bootstrap vat.
+    pub(crate) fn config(names: &[&str]) -> LaunchConfig {
+        match Self::launch_op(names) {
+            HostOp::Launch(config) => config,
+            other => panic!("{other:?}"),
+        }
     }
 
     pub(crate) fn launch_op(names: &[&str]) -> HostOp {

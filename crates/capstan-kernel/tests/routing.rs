@@ -230,7 +230,7 @@ fn k53_promises_fulfilled_with_each_other_take_no_messages() {
 fn k56_promises_cannot_be_revoked_and_unknown_objects_neither() {
     let mut world = World::new();
     let refused = world.request(HostOp::Revoke(KRef::Promise(PromiseId(3))));
-    assert_eq!(refused, Err(Refusal::BadReference("cannot revoke promise kp3".into())));
+    assert_eq!(refused, Err(Refusal::CannotRevoke(PromiseId(3))));
     let refused = world.request(HostOp::Revoke(KRef::Object(ObjectId(3))));
     assert_eq!(refused, Err(Refusal::BadReference("ko3".into())));
     world.launch(&["alice"]);

@@ -4,17 +4,12 @@ use crate::harness::*;
 use capstan_kernel::host_op::{Answer, HostOp, LaunchConfig, Refusal, SubclusterView};
 use capstan_model::capdata::CapData;
 use capstan_model::id::SubclusterId;
-use capstan_model::vat::VatSyscall;
+use capstan_model::refs::VRef;
+use capstan_model::vat::{VatDelivery, VatReply, VatSyscall};
 use capstan_store::schema::{Clist, Code, Objects, Promises, Subclusters, VatStore, Vats};
 
-fn config(names: &[&str]) -> LaunchConfig {
-    match World::launch_op(names) {
-        HostOp::Launch(config) => config,
-        other => panic!("{other:?}"),
-    }
-}
-
-fn is_empty(world: &World) {
+/// Whether nothing of a launch is left.
+pub(crate) fn is_empty(world: &World) {
     let left = [
         world.rows::<Subclusters>(),
         world.rows::<Vats>(),
@@ -36,6 +31,8 @@ fn k159_two_subclusters_of_two_vats() {
     let view = |launched: &Launched, names: [&str; 2]| SubclusterView {
         subcluster: launched.subcluster,
         bootstrap: names[0].into(),
+        system: None,
+        config: "{}".into(),
         vats: names.iter().map(|name| ((*name).into(), launched.vat(name))).collect(),
     };
     let expected = vec![view(&one, ["a", "b"]), view(&two, ["c", "d"])];
@@ -62,7 +59,7 @@ fn k160_bootstrap_gets_all_roots_and_its_result_is_the_answer() {
 fn k160_a_root_without_bootstrap_may_be_launched_without_the_call() {
     let mut world = World::new();
     world.root_methods.clear();
-    let op = HostOp::Launch(LaunchConfig { bootstrap_optional: true, ..config(&["a"]) });
+    let op = HostOp::Launch(LaunchConfig { bootstrap_optional: true, ..World::config(&["a"]) });
     let answer = world.request(op);
     assert!(matches!(answer, Ok(Answer::Launched { bootstrap_result: None, .. })), "{answer:?}");
     assert!(world.log.is_empty());
@@ -72,9 +69,12 @@ fn k160_a_root_without_bootstrap_may_be_launched_without_the_call() {
 fn k161_unsound_configurations_leave_no_record() {
     let mut world = World::new();
     for (config, text) in [
-        (LaunchConfig { bootstrap: "x".into(), ..config(&["a"]) }, "invalid bootstrap vat name \"x\""),
-        (LaunchConfig { services: vec!["s".into()], ..config(&["a"]) }, "no registered kernel service 's'"),
-        (config(&["a", "a"]), "invalid cluster config: two vats have one name"),
+        (LaunchConfig { bootstrap: "x".into(), ..World::config(&["a"]) }, "invalid bootstrap vat name \"x\""),
+        (
+            LaunchConfig { services: vec!["s".into()], ..World::config(&["a"]) },
+            "no registered kernel service 's'",
+        ),
+        (World::config(&["a", "a"]), "invalid cluster config: two vats have one name"),
     ] {
         assert_eq!(world.request(HostOp::Launch(config)), Err(Refusal::BadConfig(text.into())));
     }
@@ -152,4 +152,69 @@ fn k168_work_elsewhere_does_not_sweep_away_a_launch_in_progress() {
     world.script("b", obliging);
     world.run();
     assert!(matches!(world.answers.get(&request), Some(Ok(Answer::Launched { .. }))));
+}
+
+#[test]
+fn k128_all_vats_end_in_reverse_order_launches_included() {
+    let mut world = World::new();
+    world.launch(&["a", "b"]);
+    world.launch(&["c", "d"]);
+    let half = world.ask(World::launch_op(&["e"]));
+    assert_eq!(world.request(HostOp::TerminateAllVats), Ok(Answer::Done));
+    assert_eq!(world.answers.get(&half), Some(&Err(Refusal::LaunchFailed("Vat was deleted.".into()))));
+    let stopped: Vec<_> = world.stops.iter().map(|(vat, _)| vat.0).collect();
+    assert_eq!(stopped, [5, 4, 3, 2, 1]);
+    world.request(HostOp::Collect).expect("collected");
+    is_empty(&world);
+    assert_eq!(world.request(HostOp::ListVats), Ok(Answer::Vats(Vec::new())));
+    assert_eq!(world.request(HostOp::TerminateAllVats), Ok(Answer::Done));
+    let root = world.launch(&["f"]).root("f");
+    assert!(!world.call(root, "x", &[]).0);
+}
+
+/// `bootstrap` asks the other vat and answers with what that one says: a launch over as many steps as there can be.
+fn asks_b(delivery: &VatDelivery, result: &mut Option<VRef>) -> VatReply {
+    match delivery {
+        VatDelivery::Message { .. } => {
+            *result = message(delivery).and_then(|message| message.result);
+            ok(vec![send("o-1", "hello", &[], Some("p+1")), VatSyscall::Subscribe(vref("p+1"))])
+        }
+        VatDelivery::Notify(_) => {
+            ok(result.take().map(|result| fulfil(result, CapData::data("1"))).into_iter().collect())
+        }
+        _ => ok(vec![]),
+    }
+}
+
+#[test]
+fn k169_a_crash_at_any_moment_of_a_launch_leaves_nothing_of_it() {
+    for steps in 0.. {
+        let mut world = World::new();
+        let mut result = None;
+        world.script("a", move |delivery| asks_b(delivery, &mut result));
+        world.script("b", obliging);
+        let request = world.ask(World::launch_op(&["a", "b"]));
+        world.run_some(steps);
+        if world.answers.contains_key(&request) {
+            assert!(matches!(world.answers[&request], Ok(Answer::Launched { .. })), "{:?}", world.answers);
+            assert!(steps >= 5, "only {steps} moments were tried");
+            break;
+        }
+        assert_eq!(world.rows::<Subclusters>(), 1);
+        let mut world = world.reboot();
+        assert!(world.starts.is_empty(), "after {steps} steps");
+        world.request(HostOp::Collect).expect("collected");
+        is_empty(&world);
+    }
+}
+
+#[test]
+fn k167_a_vat_belongs_to_one_subcluster_by_construction() {
+    // The record of a vat names its subcluster, no record of a subcluster names vats: no row can say that a vat is in
+    // two, and no request names an existing vat for a launch. Equal names in two subclusters are two vats.
+    let mut world = World::new();
+    let (one, two) = (world.launch(&["a"]), world.launch(&["a"]));
+    assert_ne!(one.vat("a"), two.vat("a"));
+    let members: Vec<_> = world.kernel.db().iter::<Vats>().map(|(vat, row)| (*vat, row.subcluster)).collect();
+    assert_eq!(members, [(one.vat("a"), one.subcluster), (two.vat("a"), two.subcluster)]);
 }

@@ -190,6 +190,14 @@ impl Tx<'_> {
         Some(row)
     }
 
+    /// Removes every row of a table.
+    pub fn delete_all<T: Table>(&mut self) {
+        let keys: Vec<T::Key> = self.iter::<T>().map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            self.delete::<T>(&key);
+        }
+    }
+
     /// Changes the row under `key` in place and returns what `change` returns; `None` if there is no row.
     pub fn update<T: Table, O>(&mut self, key: &T::Key, change: impl FnOnce(&mut T::Row) -> O) -> Option<O> {
         let mut row = T::of(self.tables).rows.get(key).cloned()?;

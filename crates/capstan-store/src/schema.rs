@@ -347,6 +347,13 @@ macro_rules! tables {
             }
         }
 
+        impl crate::overlay::Tx<'_> {
+            /// Removes every row of every table.
+            pub fn delete_everything(&mut self) {
+                $( self.delete_all::<$table>(); )*
+            }
+        }
+
         impl ChangeSet {
             /// Whether nothing changed.
             pub fn is_empty(&self) -> bool {

@@ -89,6 +89,9 @@ pub enum LinkOrder {
         /// Whom.
         peer: PeerId,
     },
+    /// The machine or the kernel was away for long: forget every back-off and every surrender, and try again now
+    /// (03 B-45).
+    Woke,
 }
 
 /// What happened below. Inputs of the kernel.

@@ -9,6 +9,7 @@ use capstan_kernel::host_op::{LaunchConfig, VatConfig};
 use capstan_model::vat::{CodeFormat, VatCode, VatLimits};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -128,9 +129,9 @@ impl Cluster {
         })
     }
 
-    /// The names that tell whether two configurations are equal: the bootstrap vat, and all vats.
-    pub fn names(&self) -> (&str, Vec<&str>) {
-        (&self.bootstrap, self.vats.iter().map(|vat| &*vat.name).collect())
+    /// The configuration as a launch records it, JSON text.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
     }
 
     /// Reads every program. Blocks.
@@ -163,6 +164,13 @@ impl Cluster {
     pub fn check_files(&self) -> Result<(), CliError> {
         self.vats.iter().try_for_each(|member| read_text(&member.path).map(drop))
     }
+}
+
+/// The names of the vats in a configuration as a launch recorded it.
+pub(crate) fn vat_names(text: &str) -> BTreeSet<String> {
+    let config: Json = serde_json::from_str(text).unwrap_or_default();
+    let vats = config.get("vats").and_then(Json::as_object);
+    vats.into_iter().flat_map(|vats| vats.keys().cloned()).collect()
 }
 
 fn refuse_nulls(config: &Json) -> Result<(), CliError> {

@@ -7,3 +7,4 @@ mod support;
 mod homes;
 mod lives;
 mod peers;
+mod system;

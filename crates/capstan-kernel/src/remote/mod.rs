@@ -22,10 +22,11 @@ use crate::host_op::RemoteView;
 use crate::kernel::KernelConfig;
 use crate::turn::{Turn, transact};
 use capstan_model::id::{ObjectId, PromiseId, RemoteId};
-use capstan_model::peer::{Hint, Incarnation, Millis};
+use capstan_model::peer::{Hint, Incarnation, Millis, PeerId};
 use capstan_store::overlay::Db;
 use capstan_store::schema::{Remotes, SendItem};
 use capstan_wire::seam::{LinkEvent, LinkOrder};
+use std::collections::BTreeSet;
 
 pub(crate) use channels::Channels;
 pub(crate) use facts::is_full;
@@ -212,6 +213,20 @@ pub(crate) fn remotes(db: &Db, channels: &Channels) -> Vec<RemoteView> {
         }
     };
     db.iter::<Remotes>().map(view).collect()
+}
+
+/// Every peer that a row or a channel speaks of.
+pub(crate) fn known_peers(db: &Db, channels: &Channels) -> BTreeSet<PeerId> {
+    let rows = db.iter::<Remotes>().map(|(_, row)| row.peer.clone());
+    rows.chain(channels.open.values().map(|channel| channel.peer.clone())).collect()
+}
+
+/// Ends every link, and all memory of the peers in it: the rows are gone.
+pub(crate) fn forget_everyone(channels: &mut Channels, peers: BTreeSet<PeerId>, step: &mut Step) {
+    for peer in peers {
+        channels.forget_peer(&peer);
+        step.effects.push(Effect::Link(LinkOrder::ForgetPeer { peer }));
+    }
 }
 
 /// Returns our own confirmed listen addresses.

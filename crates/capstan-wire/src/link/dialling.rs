@@ -61,6 +61,17 @@ impl Links {
         self.dial(&peer, Purpose::Reconnect);
     }
 
+    /// A peer that was given up is wanted again only if somebody still wants it.
+    pub(super) fn woke(&mut self, now: Millis) {
+        for known in self.peers.values_mut() {
+            known.attempt = 0;
+            let surrendered = std::mem::take(&mut known.gave_up) && known.wanted;
+            if surrendered || known.retry_at.is_some() {
+                known.retry_at = Some(now);
+            }
+        }
+    }
+
     pub(super) fn forget(&mut self, peer: &PeerId) {
         self.close_all(peer, "peer forgotten");
         let Some(known) = self.peers.remove(peer) else { return };

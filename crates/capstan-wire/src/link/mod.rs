@@ -222,6 +222,7 @@ impl Links {
             LinkOrder::ClosePeer { peer } => self.close_peer(peer),
             LinkOrder::Reopen { peer, hints } => self.reopen(peer, hints),
             LinkOrder::ForgetPeer { peer } => self.forget(&peer),
+            LinkOrder::Woke => self.woke(now),
             LinkOrder::ResetNote { peer } => {
                 if let Some(known) = self.peers.get_mut(&peer) {
                     known.last_incarnation = None;

@@ -42,6 +42,7 @@ impl Ctx {
             generation: Generation::Session,
             max_retry_attempts: 0,
             network: true,
+            system: None,
             log_filter: LOG_FILTER.to_owned(),
         }
     }

@@ -70,5 +70,6 @@ pub async fn purge(home: &Home, keep_identity: bool) -> Result<(), CliError> {
     if !keep_identity {
         super::address::forget(home);
     }
+    super::system::forget(home);
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The daemon process: one kernel, its control socket, its log.
 
+use crate::daemon::system::System;
 use crate::error::{CliError, Code};
 use crate::home::Home;
 use crate::rpc::server;
@@ -8,6 +9,7 @@ use capstan_kernel::kernel::Generation;
 use serde_json::{Value as Json, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::UnixListener;
@@ -19,6 +21,7 @@ pub mod control;
 mod log;
 pub mod ready;
 pub mod spawn;
+pub(crate) mod system;
 
 /// How long the kernel is given to stop in order.
 const STOP_LIMIT: Duration = Duration::from_secs(8);
@@ -36,6 +39,8 @@ pub struct DaemonOptions {
     pub max_retry_attempts: u32,
     /// Whether there is a network at all.
     pub network: bool,
+    /// The file of its system subclusters, absolute; none: those of its last start.
+    pub system: Option<PathBuf>,
     /// What to log, as a filter such as `info` or `capstan_net=debug`.
     pub log_filter: String,
 }
@@ -128,9 +133,21 @@ async fn serve(options: DaemonOptions, ready: impl FnOnce(&Json)) -> Result<(), 
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(system)?;
     let home = options.home.clone();
+    let system = match &options.system {
+        Some(file) => System::read(file)?,
+        None => System::recall(&home)?,
+    };
     let mut config = host_config(options);
+    config.system = system.subclusters();
     address::recall(&home, &mut config.listen);
-    let host = Host::start(config).await.map_err(start_failed)?;
+    // A system subcluster may take for ever to launch: the start can be called off.
+    let host = tokio::select! {
+        host = Host::start(config) => host.map_err(start_failed)?,
+        _ = terminate.recv() => return Err(called_off()),
+        _ = interrupt.recv() => return Err(called_off()),
+        _ = hangup.recv() => return Err(called_off()),
+    };
+    system.keep(&home)?;
     let bound: Vec<String> = host.listen().iter().map(ToString::to_string).collect();
     if !bound.is_empty() {
         address::remember(&home, &bound);
@@ -162,6 +179,10 @@ async fn serve(options: DaemonOptions, ready: impl FnOnce(&Json)) -> Result<(), 
     }
 }
 
+fn called_off() -> CliError {
+    CliError::new(Code::Io, "the start was called off by a signal")
+}
+
 fn host_config(options: DaemonOptions) -> HostConfig {
     let mut config = HostConfig::new(options.home.dir());
     config.generation = options.generation;
@@ -178,7 +199,11 @@ fn start_failed(error: HostError) -> CliError {
     if error.is_locked() {
         return CliError::new(Code::Io, message).hint("stop it first: capstan daemon stop");
     }
-    let code = if matches!(error, HostError::Failed(_)) { Code::Internal } else { Code::Io };
+    let code = match error {
+        HostError::Failed(_) | HostError::SystemDamage(_) => Code::Internal,
+        HostError::SystemSubcluster { .. } => Code::LaunchFailed,
+        _ => Code::Io,
+    };
     CliError::new(code, message)
 }
 

@@ -105,6 +105,9 @@ fn arguments(options: &DaemonOptions) -> Vec<OsString> {
     if options.max_retry_attempts != 0 {
         arguments.extend(["--max-retry-attempts".into(), options.max_retry_attempts.to_string().into()]);
     }
+    if let Some(file) = &options.system {
+        arguments.extend(["--system".into(), file.into()]);
+    }
     if !options.network {
         arguments.push("--no-network".into());
     }

@@ -73,6 +73,11 @@ impl RpcError {
         RpcError { code: number, message, data: Some(Box::new(detail)) }
     }
 
+    /// Whether it has this code of ours.
+    pub(crate) fn is(&self, code: Code) -> bool {
+        self.data.as_ref().is_some_and(|detail| detail.code == code.as_str())
+    }
+
     fn named(mut self, name: &str) -> Self {
         if let Some(detail) = &mut self.data {
             detail.name = Some(name.to_owned());
@@ -126,6 +131,9 @@ impl From<Refusal> for RpcError {
             Refusal::SubclusterNotFound(_) => {
                 RpcError::failed(Code::SubclusterNotFound, text).named("SubclusterNotFoundError")
             }
+            Refusal::SystemSubclusterNotFound(_) => RpcError::failed(Code::SubclusterNotFound, text),
+            Refusal::CannotRevoke(_) => RpcError::failed(Code::BadReference, text),
+            Refusal::Reset => RpcError::failed(Code::Internal, text),
             Refusal::PeerNotFound(_) => RpcError::failed(Code::PeerNotFound, text),
             Refusal::UrlUnknown(_) => RpcError::failed(Code::UrlUnknown, text),
             Refusal::RedemptionTimeout(_) => RpcError::failed(Code::RedemptionTimeout, text),

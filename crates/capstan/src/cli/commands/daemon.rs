@@ -5,6 +5,7 @@ use super::super::printer::Printer;
 use super::super::text::Fields;
 use super::logs::LogsArgs;
 use crate::daemon::ready::Announcement;
+use crate::daemon::system::System;
 use crate::daemon::{self, DaemonOptions, control};
 use crate::error::{CliError, Code};
 use crate::rpc::client::Client;
@@ -13,6 +14,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 use std::fmt;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -55,6 +57,12 @@ pub struct StartArgs {
     /// Run without any network
     #[arg(long, conflicts_with = "listen")]
     no_network: bool,
+    /// System subclusters to run from now on: a JSON list of {"name", "config"}
+    ///
+    /// Each is launched once and restored at every later start, also without this option; one that is left out of the
+    /// file is removed. Paths are relative to the file.
+    #[arg(long, value_name = "FILE")]
+    system: Option<PathBuf>,
     /// What to log, e.g. info or capstan_net=debug
     #[arg(long, env = "CAPSTAN_LOG", hide_env_values = true, default_value = LOG_FILTER, value_name = "FILTER")]
     log: String,
@@ -169,6 +177,7 @@ async fn start(ctx: &mut Ctx, printer: &mut Printer, args: StartArgs) -> Result<
         generation: args.handshake.into(),
         max_retry_attempts: args.max_retry_attempts,
         network: !args.no_network,
+        system: system_file(args.system)?,
         log_filter: args.log,
     };
     if !args.foreground {
@@ -194,6 +203,13 @@ async fn start(ctx: &mut Ctx, printer: &mut Printer, args: StartArgs) -> Result<
         announcement.failed(error);
     }
     outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// The file as the daemon will find it; one that is unsound starts no daemon.
+fn system_file(file: Option<PathBuf>) -> Result<Option<PathBuf>, CliError> {
+    let Some(file) = file else { return Ok(None) };
+    System::read(&file)?;
+    std::path::absolute(&file).map(Some).map_err(|error| CliError::io(file.display(), error))
 }
 
 fn without_uptime(mut status: Json) -> Json {

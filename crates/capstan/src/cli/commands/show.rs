@@ -42,5 +42,5 @@ impl fmt::Display for Collected {
 }
 
 pub(super) async fn gc(ctx: &mut Ctx) -> Result<Collected, CliError> {
-    ctx.call_as("collectGarbage", json!([])).await
+    ctx.call_as("gc", json!([])).await
 }

@@ -1,14 +1,15 @@
 //! What may be asked of a daemon (05 §2), and by which name.
 
 use super::error::{RpcError, UNKNOWN_METHOD};
-use super::methods::params::{Backup, Id, Kref, Launch, Peer, Sql, Url, parse};
-use crate::cluster::Cluster;
+use super::methods::params::{Backup, Id, Kref, Launch, Name, Peer, RemoteComms, Sql, Url, parse};
+use crate::cluster::{self, Cluster};
 use crate::daemon::Daemon;
 use crate::error::Code;
 use capstan_host::{HostError, QueryError};
-use capstan_kernel::host_op::{Answer, HostOp, Refusal};
+use capstan_kernel::host_op::{Answer, HostOp, LaunchConfig, Refusal};
 use capstan_model::id::KRef;
 use serde_json::{Value as Json, json};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 mod params;
@@ -30,14 +31,26 @@ pub(crate) async fn call(daemon: &Daemon, method: &str, params: Json) -> Outcome
         }
         "restartVat" => done(daemon, HostOp::RestartVat(parse::<Id<_>>(params)?.id)).await,
         "terminateVat" => done(daemon, HostOp::TerminateVat(parse::<Id<_>>(params)?.id)).await,
-        "terminateAllVats" => terminate_all_vats(daemon).await,
-        "collectGarbage" => match request(daemon, HostOp::Collect).await? {
+        "terminateAllVats" => done(daemon, HostOp::TerminateAllVats).await,
+        "clearState" => {
+            daemon.host().reset().await?;
+            Ok(Json::Null)
+        }
+        "collectGarbage" => request(daemon, HostOp::Collect).await.map(|_| Json::Null),
+        "gc" => match request(daemon, HostOp::Collect).await? {
             Answer::Collected { objects_before, objects_after } => {
                 Ok(json!({"objectsBefore": objects_before, "objectsAfter": objects_after}))
             }
             other => Err(unexpected(&other)),
         },
-        "revoke" => revoke(daemon, parse::<Kref>(params)?.kref).await,
+        "revoke" => done(daemon, HostOp::Revoke(parse::<Kref>(params)?.kref)).await,
+        "isRevoked" => match request(daemon, HostOp::IsRevoked(parse::<Kref>(params)?.kref)).await? {
+            Answer::Revoked(revoked) => Ok(json!(revoked)),
+            other => Err(unexpected(&other)),
+        },
+        "getSystemSubclusterRoot" => {
+            Ok(json!(daemon.host().system_root(&parse::<Name>(params)?.name).await?))
+        }
         "executeDBQuery" => query(daemon, parse(params)?).await,
         "issueOcapURL" => issue(daemon, parse::<Kref>(params)?.kref).await,
         "redeemOcapURL" => redeem(daemon, &parse::<Url>(params)?.url).await.map(|kref| json!(kref)),
@@ -47,6 +60,7 @@ pub(crate) async fn call(daemon: &Daemon, method: &str, params: Json) -> Outcome
             let Peer { peer_id: peer, hints } = parse(params)?;
             done(daemon, HostOp::PeerHint { peer, hints }).await
         }
+        "initRemoteComms" => init_remote_comms(daemon, parse(params)?),
         "closePeer" => done(daemon, HostOp::PeerClose(parse::<Peer>(params)?.peer_id)).await,
         "reconnectPeer" => {
             let Peer { peer_id: peer, hints } = parse(params)?;
@@ -89,13 +103,6 @@ fn unexpected(answer: &Answer) -> RpcError {
     RpcError::failed(Code::Internal, "the kernel gave an answer of another kind")
 }
 
-async fn revoke(daemon: &Daemon, kref: KRef) -> Outcome {
-    match kref {
-        KRef::Object(_) => done(daemon, HostOp::Revoke(kref)).await,
-        KRef::Promise(kp) => Err(RpcError::failed(Code::BadReference, format!("cannot revoke promise {kp}"))),
-    }
-}
-
 async fn issue(daemon: &Daemon, kref: KRef) -> Outcome {
     match kref {
         KRef::Object(object) => Ok(json!(daemon.host().issue_url(object).await?)),
@@ -121,41 +128,60 @@ async fn query(daemon: &Daemon, Sql { sql }: Sql) -> Outcome {
 
 async fn launch(daemon: &Daemon, params: Launch) -> Outcome {
     let cluster = Cluster::parse(&params.config)?;
-    if cluster.force_reset {
-        terminate_equals(daemon, &cluster).await?;
-    }
+    let force_reset = cluster.force_reset;
     let optional = params.bootstrap_optional;
     let loaded = tokio::task::spawn_blocking(move || cluster.load(optional)).await;
     let config = loaded.map_err(|error| RpcError::failed(Code::Internal, error.to_string()))??;
+    if force_reset {
+        terminate_equals(daemon, &config).await?;
+    }
     let launched = daemon.host().launch(config).await?;
     Ok(views::launched(&launched))
 }
 
-/// Ends the subclusters that were launched from a configuration with the same names.
-async fn terminate_equals(daemon: &Daemon, cluster: &Cluster) -> Result<(), RpcError> {
-    let (bootstrap, mut names) = cluster.names();
-    names.sort_unstable();
+/// Ends the subclusters that were launched from a configuration with the same names (05 §3); those that the host keeps
+/// are not meant.
+async fn terminate_equals(daemon: &Daemon, config: &LaunchConfig) -> Result<(), RpcError> {
+    let names: BTreeSet<&str> = config.vats.iter().map(|vat| &*vat.name).collect();
     let Answer::Subclusters(running) = request(daemon, HostOp::ListSubclusters).await? else { return Ok(()) };
-    for view in running {
-        let mut theirs: Vec<&str> = view.vats.iter().map(|(name, _)| &**name).collect();
-        theirs.sort_unstable();
-        if *view.bootstrap == *bootstrap && theirs == names {
-            done(daemon, HostOp::TerminateSubcluster(view.subcluster)).await?;
+    for view in running.iter().filter(|view| view.system.is_none() && view.bootstrap == config.bootstrap) {
+        let launched_from = cluster::vat_names(&view.config);
+        if launched_from.iter().map(String::as_str).eq(names.iter().copied()) {
+            match done(daemon, HostOp::TerminateSubcluster(view.subcluster)).await {
+                // One that has ended by itself in the meantime is as good as terminated.
+                Err(error) if error.is(Code::SubclusterNotFound) => {}
+                outcome => drop(outcome?),
+            }
         }
     }
     Ok(())
 }
 
-async fn terminate_all_vats(daemon: &Daemon) -> Outcome {
-    let Answer::Vats(vats) = request(daemon, HostOp::ListVats).await? else { return Ok(Json::Null) };
-    for view in vats {
-        match daemon.host().request(HostOp::TerminateVat(view.vat)).await {
-            // One that has ended by itself in the meantime is as good as terminated.
-            Ok(_) | Err(Refusal::VatNotFound(_)) => {}
-            Err(refusal) => return Err(refusal.into()),
+/// The network of a daemon is set up when it starts: this confirms that it is there. What can only be chosen at that time
+/// is refused rather than ignored.
+fn init_remote_comms(daemon: &Daemon, asked: RemoteComms) -> Outcome {
+    if !daemon.host().has_network() {
+        let why = "remote communications are switched off: start the daemon without --no-network";
+        return Err(RpcError::failed(Code::Usage, why));
+    }
+    let listen = daemon.host().listen();
+    let listens = |address: &String| {
+        // Port 0 stands for any.
+        let place = address.strip_suffix("/0").unwrap_or(address);
+        listen
+            .iter()
+            .filter_map(|own| own.strip_prefix(place))
+            .any(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let unheard = asked.direct_listen_addresses.iter().find(|address| !listens(address));
+    let fixed = asked.fixed_at_start().map(str::to_owned);
+    match fixed.or(unheard.map(|address| format!("listening on {address}"))) {
+        None => Ok(Json::Null),
+        Some(what) => {
+            let why = format!("remote communications are running; {what} is chosen when the daemon starts");
+            Err(RpcError::failed(Code::Usage, why))
         }
     }
-    Ok(Json::Null)
 }
 
 impl From<HostError> for RpcError {

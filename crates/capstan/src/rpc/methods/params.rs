@@ -6,6 +6,7 @@ use capstan_model::peer::{Hint, PeerId};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
+use std::num::NonZeroU64;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, bound = "T: DeserializeOwned")]
@@ -17,6 +18,42 @@ pub(super) struct Id<T> {
 #[serde(deny_unknown_fields)]
 pub(super) struct Kref {
     pub(super) kref: KRef,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Name {
+    pub(super) name: String,
+}
+
+/// What a client may say about the network (05 §2).
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct RemoteComms {
+    #[serde(default)]
+    relays: Vec<Hint>,
+    #[serde(default)]
+    pub(super) direct_listen_addresses: Vec<String>,
+    max_retry_attempts: Option<u32>,
+    max_queue: Option<u64>,
+    max_url_relay_hints: Option<NonZeroU64>,
+    max_known_relays: Option<NonZeroU64>,
+    allowed_ws_hosts: Option<Vec<String>>,
+}
+
+impl RemoteComms {
+    /// The first thing asked for that a running network cannot change.
+    pub(super) fn fixed_at_start(&self) -> Option<&'static str> {
+        let fixed = [
+            (!self.relays.is_empty(), "relays"),
+            (self.max_retry_attempts.is_some(), "maxRetryAttempts"),
+            (self.max_queue.is_some(), "maxQueue"),
+            (self.max_url_relay_hints.is_some(), "maxUrlRelayHints"),
+            (self.max_known_relays.is_some(), "maxKnownRelays"),
+            (self.allowed_ws_hosts.is_some(), "allowedWsHosts"),
+        ];
+        fixed.into_iter().find(|(asked, _)| *asked).map(|(_, name)| name)
+    }
 }
 
 #[derive(Debug, Deserialize)]

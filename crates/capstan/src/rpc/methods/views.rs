@@ -4,18 +4,36 @@ use super::super::error::RpcError;
 use super::{request, unexpected};
 use crate::daemon::Daemon;
 use capstan_host::{FsckReport, Launched};
-use capstan_kernel::host_op::{Answer, HostOp, VatView};
+use capstan_kernel::host_op::{Answer, HostOp, SubclusterView, VatView};
+use capstan_model::id::SubclusterId;
 use serde_json::{Map, Value as Json, json};
+use std::collections::BTreeMap;
 
 type Outcome = Result<Json, RpcError>;
 
 /// `getStatus`: vats, subclusters and what the network is up to (02 §14).
 pub(super) async fn kernel_status(daemon: &Daemon) -> Outcome {
-    let (vats, subclusters) = (vats(daemon).await?, subclusters(daemon).await?);
+    let Answer::Overview { vats, subclusters } = request(daemon, HostOp::Overview).await? else {
+        return Err(RpcError::failed(crate::error::Code::Internal, "the kernel gave no overview"));
+    };
+    let configs: BTreeMap<SubclusterId, Json> =
+        subclusters.iter().map(|view| (view.subcluster, config(view))).collect();
+    let vat_config = |view: &VatView| configs.get(&view.subcluster)?.get("vats")?.get(&*view.name).cloned();
+    let vats: Vec<Json> = vats
+        .iter()
+        .map(|view| with(vat(view), [("id", json!(view.vat)), ("config", json!(vat_config(view)))]))
+        .collect();
+    let subclusters: Vec<Json> = subclusters
+        .iter()
+        .map(|view| with(subcluster(view), [("id", json!(view.subcluster)), ("config", config(view))]))
+        .collect();
     let host = daemon.host();
     let listen = host.listen();
-    let state = if listen.is_empty() { "identity-only" } else { "connected" };
-    let comms = json!({"state": state, "peerId": host.peer(), "listenAddresses": listen});
+    let comms = if host.has_network() {
+        json!({"state": "connected", "peerId": host.peer(), "listenAddresses": listen})
+    } else {
+        json!({"state": "identity-only", "peerId": host.peer()})
+    };
     Ok(json!({"vats": vats, "subclusters": subclusters, "remoteComms": comms}))
 }
 
@@ -53,12 +71,30 @@ pub(super) async fn subclusters(daemon: &Daemon) -> Outcome {
     let Answer::Subclusters(list) = request(daemon, HostOp::ListSubclusters).await? else {
         return Err(RpcError::failed(crate::error::Code::Internal, "the kernel gave no subclusters"));
     };
-    let list = list.iter().map(|view| {
-        let vats: Map<String, Json> =
-            view.vats.iter().map(|(name, vat)| (name.to_string(), json!(vat))).collect();
-        json!({"subclusterId": view.subcluster, "bootstrap": view.bootstrap, "vats": vats})
-    });
-    Ok(list.collect())
+    Ok(list.iter().map(subcluster).collect())
+}
+
+fn subcluster(view: &SubclusterView) -> Json {
+    let vats: Map<String, Json> =
+        view.vats.iter().map(|(name, vat)| (name.to_string(), json!(vat))).collect();
+    let json = json!({"subclusterId": view.subcluster, "bootstrap": view.bootstrap, "vats": vats});
+    match &view.system {
+        None => json,
+        Some(name) => with(json, [("system", json!(name))]),
+    }
+}
+
+/// The configuration a subcluster was launched from.
+fn config(view: &SubclusterView) -> Json {
+    serde_json::from_str(&view.config).unwrap_or_default()
+}
+
+/// An object with more fields.
+fn with<const N: usize>(mut json: Json, fields: [(&str, Json); N]) -> Json {
+    if let Some(object) = json.as_object_mut() {
+        object.extend(fields.map(|(name, value)| (name.to_owned(), value)));
+    }
+    json
 }
 
 pub(super) async fn remotes(daemon: &Daemon) -> Outcome {

@@ -69,6 +69,7 @@ impl Actor {
             generation,
             max_retry_attempts: 0,
             network: true,
+            system: None,
             log_filter: "info".to_owned(),
         };
         let (client, text) = (None, String::new);
