@@ -194,7 +194,8 @@ impl Driver {
             }
         }
         let life = self.new_life().map(Held::Life);
-        let held: Vec<Held> = effects.into_iter().map(Held::Effect).chain(life).collect();
+        // Who is told of what led to a new life can see that life.
+        let held: Vec<Held> = life.into_iter().chain(effects.into_iter().map(Held::Effect)).collect();
         let pressing = held.iter().any(Held::is_pressing);
         self.batches.gather(Instant::now(), bytes, pressing, held);
     }
