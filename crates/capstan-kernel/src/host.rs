@@ -166,7 +166,7 @@ impl Kernel {
             let ended = transact(&mut self.db, &self.config, now, step, item, |turn| {
                 vat::terminate(turn, vat, "Vat was deleted.")
             });
-            self.forget_run(vat);
+            self.ended(now, vat, "Vat was deleted.", step);
             ended.map(|()| Answer::Done).map_err(Refusal::Internal)
         } else {
             Err(Refusal::VatNotFound(vat))
@@ -185,7 +185,7 @@ impl Kernel {
             let ended = transact(&mut self.db, &self.config, now, step, item, |turn| {
                 vat::terminate(turn, vat, "Vat was deleted.")
             });
-            self.forget_run(vat);
+            self.mourn(vat, step);
             answer = ended.map_err(Refusal::Internal).and(answer);
         }
         step.effects.push(Effect::Answer { request, answer });

@@ -182,7 +182,7 @@ impl Kernel {
     }
 
     /// Forgets what was under way in a vat that has ended.
-    pub(crate) fn forget_run(&mut self, vat: VatId) {
+    fn forget_run(&mut self, vat: VatId) {
         self.volatile.ground(vat);
         self.volatile.deaths.remove(&vat);
     }
@@ -279,7 +279,7 @@ impl Kernel {
                 }
                 Ok(Ending::Terminated) => {
                     self.put_back(vat, &flight.work);
-                    return self.ended(vat, step);
+                    return self.ended(now, vat, "it has ended", step);
                 }
                 Err(_) => {
                     // The vat's memory is ahead of the store now: it starts again from what is stored.
@@ -303,7 +303,14 @@ impl Kernel {
         }
     }
 
-    fn ended(&mut self, vat: VatId, step: &mut Step) {
+    /// Tells everybody in this process who counted on a vat that has ended.
+    pub(crate) fn ended(&mut self, now: Millis, vat: VatId, why: &str, step: &mut Step) {
+        self.mourn(vat, step);
+        self.fail_launch_of(now, vat, why, step);
+    }
+
+    /// Forgets the run of a vat that has ended; whoever waited for it to be up again waits in vain.
+    pub(crate) fn mourn(&mut self, vat: VatId, step: &mut Step) {
         self.forget_run(vat);
         self.answer_restarts(vat, &Err(Refusal::VatNotFound(vat)), step);
     }
@@ -342,6 +349,6 @@ impl Kernel {
         let _ = transact(&mut self.db, &self.config, now, step, item, |turn| {
             crank::abort(turn, vat, work.as_ref(), error.to_capdata(), &error.to_string())
         });
-        self.ended(vat, step);
+        self.ended(now, vat, "it has ended", step);
     }
 }

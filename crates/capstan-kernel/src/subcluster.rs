@@ -81,6 +81,16 @@ impl Kernel {
         answer(step, launch.request, Err(refusal));
     }
 
+    /// A vat has ended: a launch that has not yet come to `bootstrap` fails with it (02 §10.1).
+    pub(crate) fn fail_launch_of(&mut self, now: Millis, vat: VatId, why: &str, step: &mut Step) {
+        let Some(row) = self.db.get::<Vats>(&vat) else { return };
+        let (subcluster, name) = (row.subcluster, row.name.clone());
+        if self.volatile.launches.get(&subcluster).is_some_and(|launch| launch.result.is_none()) {
+            let text = format!("Failed to launch vat {vat} ({name}): {why}");
+            self.fail_launch(now, subcluster, Refusal::LaunchFailed(text), step);
+        }
+    }
+
     /// Terminates all vats of a subcluster, the last launched first, and removes its record.
     pub(crate) fn remove_subcluster(
         &mut self,
@@ -101,7 +111,7 @@ impl Kernel {
             Ok(())
         });
         for vat in members {
-            self.forget_run(vat);
+            self.mourn(vat, step);
         }
     }
 

@@ -159,6 +159,8 @@ fn give_up_memory(turn: &mut Turn<'_>, vat: VatId) -> Result<(), Corrupt> {
         } else {
             let reason = KernelError::vat_terminated("vat restarted").to_capdata();
             promise::reject_as_decider(turn, kp, reason)?;
+            // The new run has never heard of it, and nobody else drops the name.
+            retire_settled(turn, vat, &[kp])?;
         }
     }
     Ok(())

@@ -353,3 +353,26 @@ fn a_collection_leaves_promises_alone_that_somebody_still_knows() {
     world.request(HostOp::Collect).expect("collected");
     assert_eq!(world.rows::<Promises>(), 3);
 }
+
+#[test]
+fn the_host_cannot_raise_what_is_being_collected() {
+    let mut world = World::new();
+    let vats = world.launch(&["alice", "bob"]);
+    world.script("alice", |delivery| match method(delivery).as_deref() {
+        Some("make") => ok(returns(delivery, reference(vref("o+10")))),
+        _ => obliging(delivery),
+    });
+    world.script("bob", |delivery| match delivery {
+        VatDelivery::BringOutYourDead => ok(vec![VatSyscall::DropImports(vec![vref("o-1")])]),
+        _ => obliging(delivery),
+    });
+    let thing = world.call(vats.root("alice"), "make", &[]).1.slots[0];
+    world.call(vats.root("bob"), "take", &[thing]);
+    world.hold("alice");
+    // Bob still recognises it, so that its record stays; nobody reaches it.
+    world.ask(HostOp::Collect);
+    world.run();
+    assert_eq!(world.kernel.db().get::<Objects>(&thing.object().unwrap()).map(|row| row.reachable), Some(0));
+    let (rejected, value) = world.call(thing, "x", &[]);
+    assert_eq!((rejected, code(&value).as_str()), (true, "OBJECT_DELETED"));
+}

@@ -313,3 +313,28 @@ fn a_failed_vat_hears_what_was_settled_meanwhile_once_it_runs_again() {
     assert_eq!(told, ["#5", "#6"]);
     assert!(!world.call(vats.root("bob"), "x", &[]).0);
 }
+
+#[test]
+fn whoever_waits_for_a_restart_hears_that_the_vat_has_ended() {
+    for whole in [false, true] {
+        let mut world = World::new();
+        let vats = world.launch(&["alice"]);
+        let vat = vats.vat("alice");
+        let restart = world.ask(HostOp::RestartVat(vat));
+        let end =
+            if whole { HostOp::TerminateSubcluster(vats.subcluster) } else { HostOp::TerminateVat(vat) };
+        assert_eq!(world.request(end), Ok(Answer::Done));
+        assert_eq!(world.answers[&restart], Err(Refusal::VatNotFound(vat)));
+    }
+}
+
+#[test]
+fn a_run_that_was_replaced_cannot_fail_the_next() {
+    let mut world = World::new();
+    let vats = world.launch(&["alice"]);
+    let vat = vats.vat("alice");
+    world.request(HostOp::RestartVat(vat)).expect("restarted");
+    let fault = VatFault::Limit("late".into());
+    world.input(Input::VatDied { vat, incarnation: VatIncarnation(1), fault });
+    assert!(!world.call(vats.root("alice"), "x", &[]).0);
+}

@@ -268,6 +268,51 @@ fn k79_waits_on_restarted_deciders_reject() {
     world.request(HostOp::RestartVat(vats.vat("alice"))).unwrap();
     let told = notifies(&world, "bob").concat();
     assert!(told[0].rejected && told[0].value.body.contains("[KERNEL:VAT_TERMINATED] vat restarted"));
+    // The new run has never heard of it: nobody else would take the name back.
+    assert_eq!(promises_of(&world, vats.vat("alice")), 0);
+}
+
+#[test]
+fn a_result_settled_while_it_waited_is_none() {
+    let mut world = World::new();
+    let vats = world.launch(&["alice", "bob"]);
+    world.script("alice", |delivery| match method(delivery).as_deref() {
+        Some("ask") => {
+            let bob = message(delivery).unwrap().methargs.slots[0].to_string();
+            ok(vec![send(&bob, "wait", &[], Some("p+7"))])
+        }
+        _ => ok(vec![fulfil(vref("p+7"), CapData::data("#1"))]),
+    });
+    world.hold("bob");
+    world.send(vats.root("bob"), "busy", &[]);
+    world.send(vats.root("alice"), "ask", &[vats.root("bob").into()]);
+    world.send(vats.root("alice"), "settle", &[]);
+    world.run();
+    world.release("bob");
+    let delivered = world.delivered("bob");
+    let results: Vec<_> = delivered.iter().filter_map(message).map(|m| m.result).collect();
+    assert_eq!(results, [Some(vref("p-1")), None]);
+}
+
+#[test]
+fn what_waited_for_a_vat_that_dies_is_answered_in_order() {
+    let mut world = World::new();
+    let vats = world.launch(&["alice", "bob"]);
+    world.script("alice", |delivery| {
+        let Some(m) = message(delivery) else { return ok(vec![]) };
+        let (bob, result) = (m.methargs.slots[0].to_string(), method(delivery).unwrap());
+        ok(vec![send(&bob, "die", &[], Some(&result)), VatSyscall::Subscribe(vref(&result))])
+    });
+    world.script("bob", |_| ok(vec![VatSyscall::Subscribe(vref("p-99"))]));
+    world.hold("bob");
+    for result in ["p+1", "p+2", "p+3"] {
+        world.send(vats.root("alice"), result, &[vats.root("bob").into()]);
+        world.run();
+    }
+    assert_eq!(world.kept("bob").len(), 1);
+    world.release("bob");
+    let told: Vec<_> = notifies(&world, "alice").concat().iter().map(|told| told.promise).collect();
+    assert_eq!(told, [vref("p+1"), vref("p+2"), vref("p+3")]);
 }
 
 #[test]
@@ -392,4 +437,23 @@ fn a_promise_fulfilled_with_itself_is_counted_and_told() {
     let expected = Resolution { promise: vref("p-1"), rejected: false, value: list(&[vref("p-1")]) };
     assert_eq!(notifies(&world, "bob"), [vec![expected]]);
     assert_eq!(promises_of(&world, vats.vat("bob")), 0);
+}
+
+#[test]
+fn the_result_of_a_message_on_its_way_outlives_a_restart() {
+    let mut world = World::new();
+    let vats = world.launch(&["alice", "bob"]);
+    world.script("alice", |delivery| {
+        let Some(m) = message(delivery) else { return ok(vec![]) };
+        let bob = m.methargs.slots[0].to_string();
+        ok(vec![send(&bob, "wait", &[], Some("p+7")), VatSyscall::Subscribe(vref("p+7"))])
+    });
+    world.hold("bob");
+    world.send(vats.root("bob"), "busy", &[]);
+    world.send(vats.root("alice"), "ask", &[vats.root("bob").into()]);
+    world.run();
+    world.request(HostOp::RestartVat(vats.vat("alice"))).unwrap();
+    world.release("bob");
+    let told = notifies(&world, "alice").concat();
+    assert_eq!((told.len(), told[0].promise, told[0].rejected), (1, vref("p+7"), false));
 }

@@ -313,3 +313,15 @@ fn two_thousand_messages_wait_for_a_busy_vat_while_others_talk() {
     let found = capstan_kernel::audit::audit(world.kernel.db().tables());
     assert!(found.is_empty(), "{found:#?}");
 }
+
+#[test]
+fn a_revoked_orphan_is_revoked() {
+    let mut world = World::new();
+    let (vats, thing) = exporting(&mut world);
+    world.script("alice", |_| ok(vec![VatSyscall::AbandonExports(vec![vref("o+10")])]));
+    world.request(HostOp::Revoke(thing)).expect("revoked");
+    world.send(vats.root("alice"), "abandon", &[]);
+    world.run();
+    let (rejected, value) = world.call(thing, "x", &[]);
+    assert_eq!((rejected, code(&value).as_str()), (true, "OBJECT_REVOKED"));
+}

@@ -3,7 +3,7 @@
 use crate::harness::*;
 use capstan_kernel::host_op::{Answer, HostOp, LaunchConfig, Refusal, SubclusterView};
 use capstan_model::capdata::CapData;
-use capstan_model::id::SubclusterId;
+use capstan_model::id::{SubclusterId, VatId};
 use capstan_model::refs::VRef;
 use capstan_model::vat::{VatDelivery, VatReply, VatSyscall};
 use capstan_store::schema::{Clist, Code, Objects, Promises, Subclusters, VatStore, Vats};
@@ -217,4 +217,14 @@ fn k167_a_vat_belongs_to_one_subcluster_by_construction() {
     assert_ne!(one.vat("a"), two.vat("a"));
     let members: Vec<_> = world.kernel.db().iter::<Vats>().map(|(vat, row)| (*vat, row.subcluster)).collect();
     assert_eq!(members, [(one.vat("a"), one.subcluster), (two.vat("a"), two.subcluster)]);
+}
+
+#[test]
+fn k164_a_vat_that_ends_before_bootstrap_fails_the_launch() {
+    let mut world = World::new();
+    let launch = world.ask(World::launch_op(&["a", "b"]));
+    assert_eq!(world.request(HostOp::TerminateVat(VatId(2))), Ok(Answer::Done));
+    let text = "Failed to launch vat v2 (b): Vat was deleted.";
+    assert_eq!(world.answers[&launch], Err(Refusal::LaunchFailed(text.into())));
+    is_empty(&world);
 }

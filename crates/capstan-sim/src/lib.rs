@@ -12,6 +12,7 @@ mod net;
 mod node;
 pub mod passable;
 pub mod scripted;
+pub mod soak;
 pub mod stranger;
 mod trace;
 mod vats;

@@ -3,6 +3,7 @@
 
 mod k_promises;
 mod k_routing;
+mod k_workload;
 mod pairs;
 mod r_restart;
 mod r_restart_more;
