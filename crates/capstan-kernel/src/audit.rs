@@ -6,7 +6,7 @@
 use capstan_model::id::{EndpointId, KRef, ObjectId, PromiseId, VatId};
 use capstan_model::refs::{ERef, RefKind, Side, VObject, VRef};
 use capstan_store::schema::{
-    Decider, GcKind, HoldKind, Owner, PromiseState, QueueItem, SendItem, Tables, VatPhase,
+    Decider, GcKind, HoldKind, Owner, PromiseState, QueueItem, QueuePlace, SendItem, Tables, VatPhase,
 };
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,6 +69,7 @@ pub fn audit(tables: &Tables) -> Vec<Problem> {
     audit.clists();
     audit.owners();
     audit.counts();
+    audit.queue();
     audit.promises();
     audit.counters();
     audit.vats();
@@ -203,6 +204,16 @@ impl<'t> Audit<'t> {
         }
     }
 
+    /// Rule 6: items of the run queue can be understood.
+    fn queue(&mut self) {
+        let tables = self.tables;
+        for (position, item) in tables.run_queue.iter() {
+            if let QueueItem::Unreadable(why) = item {
+                self.report(6, format!("queue item {position} cannot be read: {why}"));
+            }
+        }
+    }
+
     /// Rules 4 and 12: messages wait only on unresolved promises; deciders and subscribers have records.
     fn promises(&mut self) {
         let mut unresolved = BTreeSet::new();
@@ -321,12 +332,25 @@ impl<'t> Audit<'t> {
                 PromiseState::Fulfilled(_) | PromiseState::Rejected(_) => None,
             })
             .collect();
+        let run = tables.run_queue.iter().filter_map(|(&position, item)| match item {
+            QueueItem::Send(item) => Some((item.result?, QueuePlace::Run(position))),
+            QueueItem::Notify { .. } | QueueItem::Unreadable(_) => None,
+        });
+        let parked = tables.promise_queue.iter();
+        let parked = parked.filter_map(|(&(kp, at), item)| Some((item.result?, QueuePlace::Parked(kp, at))));
+        let carried: BTreeSet<_> = run.chain(parked).collect();
+        let results: BTreeSet<_> = tables.queued_results.iter().map(|(key, ())| *key).collect();
+        let reaps: BTreeSet<_> = tables.reaps.iter().map(|(&number, &endpoint)| (endpoint, number)).collect();
+        let by_endpoint: BTreeSet<_> =
+            tables.reaps_by_endpoint.iter().map(|(&endpoint, &number)| (endpoint, number)).collect();
         let by_peer: BTreeSet<_> = tables.remotes_by_peer.iter().map(|(peer, rid)| (*rid, peer)).collect();
         let peers: BTreeSet<_> = tables.remotes.iter().map(|(rid, row)| (*rid, &row.peer)).collect();
         for (name, agrees) in [
             ("clist_by_eref", clist == by_eref),
             ("clist_holders", entries == holders),
             ("promises_by_decider", decided == deciders),
+            ("queued_results", results == carried),
+            ("reaps_by_endpoint", by_endpoint == reaps),
             ("remotes_by_peer", by_peer == peers),
             ("candidates", tables.candidates.iter().next().is_none()),
         ] {
@@ -376,6 +400,7 @@ impl Sources {
             match item {
                 QueueItem::Send(item) => sources.message(item),
                 QueueItem::Notify { promise, .. } => sources.reach(KRef::Promise(*promise), 1),
+                QueueItem::Unreadable(_) => {}
             }
         }
         tables.promise_queue.iter().for_each(|(_, item)| sources.message(item));

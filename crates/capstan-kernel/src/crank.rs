@@ -12,9 +12,7 @@ use capstan_model::id::{EndpointId, KRef, ObjectId, PromiseId, VatId};
 use capstan_model::refs::{ERef, Side, VRef};
 use capstan_model::vat::{VatDelivery, VatReply};
 use capstan_store::overlay::Tx;
-use capstan_store::schema::{
-    Decider, GcKind, PromiseState, Promises, QueueItem, Reaps, RunQueue, SendItem, Vats,
-};
+use capstan_store::schema::{Decider, GcKind, PromiseState, Promises, QueueItem, RunQueue, SendItem, Vats};
 
 /// After this many deliveries a vat is asked to collect garbage (02 §7.5).
 const DELIVERIES_PER_REAP: u64 = 100;
@@ -75,6 +73,7 @@ pub(crate) fn prepare(
     let translation = Translation { tx, vat, staged, mentions: Vec::new() };
     match tx.get::<RunQueue>(&position) {
         None => Ok(Preparation::Reroute),
+        Some(QueueItem::Unreadable(why)) => Err(Corrupt::Unreadable(why.clone())),
         Some(QueueItem::Notify { promise, .. }) => {
             if translation.staged.is_retired(KRef::Promise(*promise)) {
                 return Ok(Preparation::Wait);
@@ -257,7 +256,7 @@ fn take_item(turn: &mut Turn<'_>, vat: VatId, flight: &InFlight) -> Result<Vec<P
     }
     match &flight.work {
         Work::Message { position, result } => {
-            let Some(QueueItem::Send(item)) = turn.tx.delete::<RunQueue>(position) else {
+            let Some(QueueItem::Send(item)) = queue::take(&mut turn.tx, *position) else {
                 return Err(Corrupt::Impossible("a delivered message is not on the queue"));
             };
             if let Some((kp, vref)) = *result {
@@ -267,7 +266,7 @@ fn take_item(turn: &mut Turn<'_>, vat: VatId, flight: &InFlight) -> Result<Vec<P
             Ok(Vec::new())
         }
         Work::Notify { position, members } => {
-            let Some(QueueItem::Notify { promise, .. }) = turn.tx.delete::<RunQueue>(position) else {
+            let Some(QueueItem::Notify { promise, .. }) = queue::take(&mut turn.tx, *position) else {
                 return Err(Corrupt::Impossible("a delivered notify is not on the queue"));
             };
             counts::release(&mut turn.tx, KRef::Promise(promise))?;
@@ -277,8 +276,8 @@ fn take_item(turn: &mut Turn<'_>, vat: VatId, flight: &InFlight) -> Result<Vec<P
             gc::perform(turn, vat.into(), *kind, objects)?;
             Ok(Vec::new())
         }
-        Work::Reap { number } => {
-            turn.tx.delete::<Reaps>(number);
+        Work::Reap => {
+            gc::end_reap(&mut turn.tx, vat.into());
             Ok(Vec::new())
         }
     }
@@ -326,7 +325,7 @@ fn enter_result(
 }
 
 fn count_delivery(turn: &mut Turn<'_>, vat: VatId, work: &Work) {
-    let reaped = matches!(work, Work::Reap { .. });
+    let reaped = matches!(work, Work::Reap);
     let deliveries = turn.tx.update::<Vats, _>(&vat, |row| {
         row.deliveries = if reaped { 0 } else { row.deliveries.saturating_add(1) };
         row.deliveries

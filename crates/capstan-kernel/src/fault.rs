@@ -2,6 +2,7 @@
 
 use capstan_model::id::{EndpointId, KRef, ObjectId, PromiseId};
 use capstan_model::refs::ERef;
+use std::sync::Arc;
 
 /// What was found wrong with our own state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +28,9 @@ pub(crate) enum Corrupt {
     /// A promise is settled that should not be, or the reverse.
     #[error("promise {0} is in the wrong state")]
     WrongState(PromiseId),
+    /// A row cannot be understood.
+    #[error("a row that cannot be read: {0}")]
+    Unreadable(Arc<str>),
     /// The recount after a transaction found this.
     #[error("{0}")]
     Audit(String),

@@ -66,8 +66,8 @@ pub(crate) enum Work {
     Notify { position: u64, members: Vec<PromiseId> },
     /// These GC actions.
     Gc { kind: GcKind, objects: Vec<ObjectId> },
-    /// The reap of this number.
-    Reap { number: u64 },
+    /// The vat's reap.
+    Reap,
 }
 
 impl Work {
@@ -75,7 +75,7 @@ impl Work {
     pub(crate) fn position(&self) -> Option<u64> {
         match self {
             Work::Message { position, .. } | Work::Notify { position, .. } => Some(*position),
-            Work::Gc { .. } | Work::Reap { .. } => None,
+            Work::Gc { .. } | Work::Reap => None,
         }
     }
 }

@@ -6,11 +6,11 @@ use crate::turn::{Turn, next_number};
 use crate::{clist, counts, route};
 use capstan_model::id::{EndpointId, KRef, ObjectId, PromiseId, RemoteId};
 use capstan_model::refs::Side;
-use capstan_store::overlay::Tx;
+use capstan_store::overlay::{Db, Tx};
 use capstan_store::schema::{
-    Candidates, GcActions, GcKind, Objects, Owner, PromiseState, Promises, Reaps, Remotes, VatPhase, Vats,
+    Candidates, GcActions, GcDue, GcKind, Objects, Owner, PromiseState, Promises, Reaps, ReapsByEndpoint,
+    Remotes, VatPhase, Vats,
 };
-use std::ops::Bound;
 
 /// Decides about every candidate of the transaction, with fresh counts; new ones may appear on the way.
 pub(crate) fn judge_candidates(tx: &mut Tx<'_>) -> Result<(), Corrupt> {
@@ -52,17 +52,17 @@ fn judge_object(tx: &mut Tx<'_>, ko: ObjectId) {
                 return; // Its clean-up will disown the object and ask again.
             }
             if clist::entry(tx, endpoint, KRef::Object(ko)).is_some_and(|entry| entry.reachable) {
-                tx.put::<GcActions>((endpoint, GcKind::DropExport, ko), ());
+                order(tx, (endpoint, GcKind::DropExport, ko));
             }
             if !recognized {
-                tx.put::<GcActions>((endpoint, GcKind::RetireExport, ko), ());
+                order(tx, (endpoint, GcKind::RetireExport, ko));
             }
         }
         Some(Owner::Kernel) if route::is_service(tx, ko) => {}
         Some(Owner::Kernel) | None if recognized => {
             for importer in clist::holders(tx, KRef::Object(ko)) {
                 if lives(tx, importer) {
-                    tx.put::<GcActions>((importer, GcKind::RetireImport, ko), ());
+                    order(tx, (importer, GcKind::RetireImport, ko));
                 }
             }
         }
@@ -80,15 +80,16 @@ fn lives(tx: &Tx<'_>, endpoint: EndpointId) -> bool {
     }
 }
 
-/// Returns the endpoints that have GC actions, in order.
-pub(crate) fn endpoints_with_actions(tx: &Tx<'_>) -> Vec<EndpointId> {
-    let mut found: Vec<EndpointId> = Vec::new();
-    let mut from = Bound::Unbounded;
-    while let Some((&(endpoint, ..), ())) = tx.range::<GcActions>((from, Bound::Unbounded)).next() {
-        found.push(endpoint);
-        from = Bound::Excluded((endpoint, GcKind::RetireImport, ObjectId(u64::MAX)));
-    }
-    found
+/// Adds an action, to be looked at by work selection.
+fn order(tx: &mut Tx<'_>, action: (EndpointId, GcKind, ObjectId)) {
+    tx.put::<GcActions>(action, ());
+    tx.put::<GcDue>(action.0, ());
+}
+
+/// Whether the endpoint has GC actions.
+pub(crate) fn has_actions(db: &Db, endpoint: EndpointId) -> bool {
+    let first = (endpoint, GcKind::DropExport, ObjectId(0));
+    db.range::<GcActions>(first..=(endpoint, GcKind::RetireImport, ObjectId(u64::MAX))).next().is_some()
 }
 
 /// Returns the first kind of action due for the endpoint and the objects for which it is still true; removes those
@@ -131,8 +132,8 @@ pub(crate) fn perform(
     kind: GcKind,
     objects: &[ObjectId],
 ) -> Result<(), Corrupt> {
+    forget_actions(&mut turn.tx, endpoint, kind, objects);
     for &ko in objects {
-        turn.tx.delete::<GcActions>(&(endpoint, kind, ko));
         if clist::entry(&turn.tx, endpoint, KRef::Object(ko)).is_none() {
             continue;
         }
@@ -147,9 +148,21 @@ pub(crate) fn perform(
     Ok(())
 }
 
-/// Performs one group of actions toward a remote; returns whether there was one.
+/// The actions are done with.
+pub(crate) fn forget_actions(tx: &mut Tx<'_>, endpoint: EndpointId, kind: GcKind, objects: &[ObjectId]) {
+    for &ko in objects {
+        tx.delete::<GcActions>(&(endpoint, kind, ko));
+    }
+}
+
+/// Performs one group of actions toward a remote, or, when there is none, its reap; returns whether more may follow.
 pub(crate) fn tell_remote(turn: &mut Turn<'_>, rid: RemoteId) -> Result<bool, Corrupt> {
     let Some((kind, objects)) = next_group(turn, rid.into()) else {
+        let asked = turn.tx.get::<ReapsByEndpoint>(&rid.into()).is_some();
+        end_reap(&mut turn.tx, rid.into());
+        if asked && turn.tx.get::<Remotes>(&rid).is_some() {
+            remote::deliver(turn, rid, RemoteDelivery::BringOutYourDead)?;
+        }
         return Ok(false);
     };
     let delivery = match kind {
@@ -164,9 +177,18 @@ pub(crate) fn tell_remote(turn: &mut Turn<'_>, rid: RemoteId) -> Result<bool, Co
 
 /// Asks an endpoint to collect garbage, once however often it is asked.
 pub(crate) fn schedule_reap(tx: &mut Tx<'_>, endpoint: EndpointId) {
-    if !tx.iter::<Reaps>().any(|(_, queued)| *queued == endpoint) {
+    if tx.get::<ReapsByEndpoint>(&endpoint).is_none() {
         let number = next_number(tx, "reap");
         tx.put::<Reaps>(number, endpoint);
+        tx.put::<ReapsByEndpoint>(endpoint, number);
+        tx.put::<GcDue>(endpoint, ());
+    }
+}
+
+/// The endpoint was asked, or is not to be asked any more.
+pub(crate) fn end_reap(tx: &mut Tx<'_>, endpoint: EndpointId) {
+    if let Some(number) = tx.delete::<ReapsByEndpoint>(&endpoint) {
+        tx.delete::<Reaps>(&number);
     }
 }
 
@@ -178,8 +200,5 @@ pub(crate) fn forget_endpoint(tx: &mut Tx<'_>, endpoint: EndpointId) {
     for key in actions {
         tx.delete::<GcActions>(&key);
     }
-    let reaps: Vec<_> = tx.iter::<Reaps>().filter(|(_, e)| **e == endpoint).map(|(n, _)| *n).collect();
-    for number in reaps {
-        tx.delete::<Reaps>(&number);
-    }
+    end_reap(tx, endpoint);
 }

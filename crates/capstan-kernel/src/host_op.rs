@@ -295,7 +295,7 @@ pub struct GrantView {
 /// One item set aside, for people and scripts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetterView {
-    /// Its number.
+    /// Its number. The last 1000 are kept; numbers have no gaps, so the first one tells how many are gone.
     pub number: u64,
     /// When.
     pub at: Millis,

@@ -283,7 +283,7 @@ impl Kernel {
                 }
                 Err(_) => {
                     // The vat's memory is ahead of the store now: it starts again from what is stored.
-                    self.discard(now, &flight.work, step);
+                    self.discard(now, vat, &flight.work, step);
                     let _ = self.restart(now, vat, step);
                     return;
                 }

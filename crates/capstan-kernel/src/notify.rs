@@ -3,11 +3,11 @@
 use crate::fault::Corrupt;
 use crate::remote::{self, RemoteDelivery};
 use crate::turn::Turn;
-use crate::{clist, counts};
+use crate::{clist, counts, queue};
 use capstan_model::capdata::CapData;
 use capstan_model::id::{EndpointId, KRef, PromiseId};
 use capstan_store::overlay::Tx;
-use capstan_store::schema::{PromiseState, Promises, Remotes, RunQueue, VatPhase, Vats};
+use capstan_store::schema::{PromiseState, Promises, Remotes, VatPhase, Vats};
 use std::collections::BTreeSet;
 
 /// Looks at a notify: handles it at once, or returns the endpoint for which it must wait.
@@ -36,7 +36,7 @@ pub(crate) fn examine(
             }
         }
     }
-    turn.tx.delete::<RunQueue>(&position);
+    queue::take(&mut turn.tx, position);
     counts::release(&mut turn.tx, KRef::Promise(kp))?;
     Ok(None)
 }

@@ -7,14 +7,13 @@ use crate::effect::{Dispatch, LogLevel, Step};
 use crate::fault::Corrupt;
 use crate::flight::{InFlight, Staged, Work};
 use crate::kernel::Kernel;
-use crate::remote::{self, RemoteDelivery};
 use crate::turn::{Turn, transact};
-use crate::{gc, route, vat};
+use crate::{gc, remote, route, vat};
 use capstan_model::id::{EndpointId, RemoteId, VatId};
 use capstan_model::peer::Millis;
 use capstan_model::vat::VatDelivery;
 use capstan_store::overlay::Tx;
-use capstan_store::schema::{Reaps, Remotes, RunQueue, VatPhase, VatRow, Vats};
+use capstan_store::schema::{GcDue, ReapsByEndpoint, RunQueue, VatPhase, VatRow, Vats};
 
 /// Deliveries of one hand-over: enough to hide the hand-over's cost, few enough that an abort discards little.
 const BATCH_MAX: usize = 32;
@@ -120,44 +119,59 @@ impl Kernel {
         match transact(db, config, now, step, shown, |turn| route::examine(turn, position, is_full)) {
             Ok(waits_for) => waits_for,
             Err(_) => {
-                self.discard(now, &Work::Notify { position, members: Vec::new() }, step);
+                self.discard_item(now, position, step);
                 None
             }
         }
     }
 
     /// Removes an item that was set aside.
-    pub(crate) fn discard(&mut self, now: Millis, work: &Work, step: &mut Step) {
-        let item = || format!("removal of {work:?}");
+    fn discard_item(&mut self, now: Millis, position: u64, step: &mut Step) {
+        let item = || format!("removal of queue item {position}");
         // If even this fails, the item is not looked at again in this process: the cursor is past it.
-        let _ = transact(&mut self.db, &self.config, now, step, item, |turn| route::discard(turn, work));
+        let _ =
+            transact(&mut self.db, &self.config, now, step, item, |turn| route::discard_item(turn, position));
     }
 
+    /// Removes work of a vat that was set aside.
+    pub(crate) fn discard(&mut self, now: Millis, vat: VatId, work: &Work, step: &mut Step) {
+        let item = || format!("removal of {work:?}");
+        let _ = transact(&mut self.db, &self.config, now, step, item, |turn| route::discard(turn, vat, work));
+    }
+
+    /// Looks at the endpoints that were given GC work: a vat does it when it is idle, a remote is told at once.
     fn collect_garbage(&mut self, now: Millis, step: &mut Step) -> bool {
         let mut progress = false;
-        let turn = Turn::begin(&mut self.db, &self.config, now);
-        let endpoints = gc::endpoints_with_actions(&turn.tx);
-        drop(turn);
-        for endpoint in endpoints {
-            progress |= match endpoint {
-                EndpointId::Vat(vat) => self.dispatch_gc(now, vat, step),
+        while let Some(endpoint) = self.next_due() {
+            progress = true;
+            match endpoint {
+                EndpointId::Vat(vat) if vat::lives(&self.db, vat) => {
+                    self.volatile.ready.insert(vat);
+                }
+                EndpointId::Vat(_) => self.drop_gc_work(now, endpoint, step),
                 EndpointId::Remote(rid) => self.tell_remote(now, rid, step),
-            };
-        }
-        let reaps: Vec<_> = self.db.iter::<Reaps>().map(|(number, endpoint)| (*number, *endpoint)).collect();
-        for (number, endpoint) in reaps {
-            progress |= self.reap(now, number, endpoint, step);
+            }
         }
         progress
     }
 
-    fn tell_remote(&mut self, now: Millis, rid: RemoteId, step: &mut Step) -> bool {
+    fn next_due(&mut self) -> Option<EndpointId> {
+        let endpoint = *self.db.iter::<GcDue>().next()?.0;
+        let mut tx = self.db.begin();
+        tx.delete::<GcDue>(&endpoint);
+        tx.commit();
+        Some(endpoint)
+    }
+
+    fn tell_remote(&mut self, now: Millis, rid: RemoteId, step: &mut Step) {
         let item = || format!("collection toward {rid}");
-        let told = transact(&mut self.db, &self.config, now, step, item, |turn| gc::tell_remote(turn, rid));
-        if told.is_err() {
-            self.drop_gc_work(now, rid.into(), step);
+        loop {
+            match transact(&mut self.db, &self.config, now, step, item, |turn| gc::tell_remote(turn, rid)) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(_) => return self.drop_gc_work(now, rid.into(), step),
+            }
         }
-        told.unwrap_or(true)
     }
 
     fn drop_gc_work(&mut self, now: Millis, endpoint: EndpointId, step: &mut Step) {
@@ -168,8 +182,9 @@ impl Kernel {
         });
     }
 
+    /// Hands an idle vat its next group of GC actions, if it has any.
     fn dispatch_gc(&mut self, now: Millis, vat: VatId, step: &mut Step) -> bool {
-        if !self.is_free(vat) && self.db.get::<Vats>(&vat).is_some() {
+        if !gc::has_actions(&self.db, vat.into()) {
             return false;
         }
         let item = || format!("collection in {vat}");
@@ -178,35 +193,25 @@ impl Kernel {
             group.map(|(kind, objects)| crank::prepare_gc(&turn.tx, vat, kind, objects)).transpose()
         });
         match prepared {
-            Ok(Some(prepared)) => self.hand_over(vat, vec![prepared], step),
-            Ok(None) => {}
-            Err(_) => self.drop_gc_work(now, vat.into(), step),
+            Ok(Some(prepared)) => {
+                self.hand_over(vat, vec![prepared], step);
+                true
+            }
+            Ok(None) => false,
+            Err(_) => {
+                self.drop_gc_work(now, vat.into(), step);
+                false
+            }
         }
-        true
     }
 
-    fn reap(&mut self, now: Millis, number: u64, endpoint: EndpointId, step: &mut Step) -> bool {
-        if let EndpointId::Vat(vat) = endpoint
-            && self.db.get::<Vats>(&vat).is_some_and(|row| row.phase != VatPhase::Terminated)
-        {
-            if self.is_free(vat) {
-                let work = Work::Reap { number };
-                let delivery = VatDelivery::BringOutYourDead;
-                self.hand_over(vat, vec![Prepared { work, mentions: Vec::new(), delivery }], step);
-                return true;
-            }
+    /// Asks an idle vat to collect garbage, if that is due.
+    fn dispatch_reap(&mut self, vat: VatId, step: &mut Step) -> bool {
+        if self.db.get::<ReapsByEndpoint>(&vat.into()).is_none() {
             return false;
         }
-        let item = || format!("reap of {endpoint}");
-        let _ = transact(&mut self.db, &self.config, now, step, item, |turn| {
-            turn.tx.delete::<Reaps>(&number);
-            if let EndpointId::Remote(rid) = endpoint
-                && turn.tx.get::<Remotes>(&rid).is_some()
-            {
-                remote::deliver(turn, rid, RemoteDelivery::BringOutYourDead)?;
-            }
-            Ok(())
-        });
+        let delivery = VatDelivery::BringOutYourDead;
+        self.hand_over(vat, vec![Prepared { work: Work::Reap, mentions: Vec::new(), delivery }], step);
         true
     }
 
@@ -220,7 +225,9 @@ impl Kernel {
         let mut progress = false;
         while let Some(vat) = self.volatile.ready.pop_first() {
             if self.is_free(vat) {
-                progress |= self.dispatch_lane(now, vat, step);
+                progress |= self.dispatch_gc(now, vat, step)
+                    || self.dispatch_reap(vat, step)
+                    || self.dispatch_lane(now, vat, step);
             }
         }
         progress
@@ -271,7 +278,7 @@ impl Kernel {
         let item = self.db.get::<RunQueue>(&position).cloned();
         let shown = || format!("queue item {position}: {item:?}");
         let _ = transact::<()>(&mut self.db, &self.config, now, step, shown, |_| Err(corrupt.clone()));
-        self.discard(now, &Work::Notify { position, members: Vec::new() }, step);
+        self.discard_item(now, position, step);
     }
 
     fn hand_over(&mut self, vat: VatId, batch: Vec<Prepared>, step: &mut Step) {

@@ -9,7 +9,7 @@ use capstan_model::capdata::{CapData, Message, Resolution};
 use capstan_model::id::{EndpointId, KRef, ObjectId, PromiseId, VatId};
 use capstan_model::refs::{Side, VRef};
 use capstan_model::vat::{StoreChanges, VatSyscall};
-use capstan_store::schema::{Decider, PromiseQueue, PromiseState, QueueItem, RunQueue, SendItem, VatStore};
+use capstan_store::schema::{Decider, PromiseState, SendItem, VatStore};
 
 /// Why a syscall could not be applied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -134,12 +134,7 @@ fn result_of(turn: &mut Turn<'_>, vat: VatId, vref: VRef) -> Result<PromiseId, S
         PromiseState::Unresolved { decider, .. } => decider == Some(Decider::Endpoint(vat.into())),
         PromiseState::Fulfilled(_) | PromiseState::Rejected(_) => false,
     };
-    let result = Some(kp);
-    let queued = turn.tx.iter::<RunQueue>().any(|(_, item)| match item {
-        QueueItem::Send(item) => item.result == result,
-        QueueItem::Notify { .. } => false,
-    });
-    if !decided || queued || turn.tx.iter::<PromiseQueue>().any(|(_, item)| item.result == result) {
+    if !decided || queue::is_result(&turn.tx, kp) {
         return Err(SyscallError::Illegal(format!("{vref} cannot be the result of a message")));
     }
     Ok(kp)

@@ -11,7 +11,8 @@ use capstan_wire::seam::LinkOrder;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Dead letters kept; beyond it the oldest go, so that a repeated fault cannot fill the disk.
+/// Dead letters kept; beyond it the oldest go, so that a repeated fault cannot fill the disk. Their numbers have no
+/// gaps, so the first one kept tells how many are gone.
 const DEAD_LETTERS_MAX: usize = 1000;
 
 /// One transaction in the making.
@@ -84,8 +85,12 @@ impl<'a> Turn<'a> {
         let row = DeadLetterRow { at: self.now, item: item.to_owned(), reason: reason.to_owned() };
         self.tx.put::<DeadLetters>(number, row);
         let kept: Vec<_> = self.tx.iter::<DeadLetters>().map(|(number, _)| *number).collect();
-        for oldest in kept.iter().take(kept.len().saturating_sub(DEAD_LETTERS_MAX)) {
+        let dropped = kept.get(..kept.len().saturating_sub(DEAD_LETTERS_MAX)).unwrap_or_default();
+        for oldest in dropped {
             self.tx.delete::<DeadLetters>(oldest);
+        }
+        if let Some(last) = dropped.last() {
+            self.log(LogLevel::Warn, format!("dead letters up to number {last} are not kept any more"));
         }
         self.log(LogLevel::Error, format!("set aside {item}: {reason}"));
         self.keep(step);
@@ -147,4 +152,32 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
     format!("panic: {}", text.unwrap_or_else(|| "no message".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use capstan_model::peer::PeerId;
+    use capstan_store::schema::Counters;
+
+    /// The reference names savepoints inside an open crank and buffers its outputs beside the store. Here a place in
+    /// a turn is a value, and what the turn will cause is cut back together with its rows.
+    #[test]
+    fn k29_a_turn_that_is_taken_back_has_caused_nothing() {
+        let (mut db, config) = (Db::default(), KernelConfig::new(PeerId::new("12D3KooWtest")));
+        let mut turn = Turn::begin(&mut db, &config, Millis(0));
+        turn.log(LogLevel::Info, "kept");
+        let mark = turn.mark();
+        for _ in 0..2 {
+            assert_eq!(turn.next_number("object"), 1);
+            turn.log(LogLevel::Info, "undone");
+            turn.rollback_to(mark);
+            assert_eq!((turn.effects.len(), turn.dispatches.len()), (1, 0));
+            assert!(turn.tx.iter::<Counters>().next().is_none());
+        }
+        let mut step = Step::default();
+        turn.set_aside("an item", "a reason", &mut step);
+        let said: Vec<_> = step.effects.iter().map(|effect| format!("{effect:?}")).collect();
+        assert!(said.len() == 1 && said[0].contains("set aside an item: a reason"), "{said:?}");
+    }
 }

@@ -5,18 +5,16 @@ use crate::fault::Corrupt;
 use crate::host_op::VatConfig;
 use crate::syscall::{self, SyscallError};
 use crate::turn::Turn;
-use crate::{clist, counts, gc, promise};
+use crate::{clist, counts, gc, promise, queue};
 use capstan_model::capdata::CapData;
 use capstan_model::error::KernelError;
 use capstan_model::id::{EndpointId, KRef, ObjectId, PromiseId, SubclusterId, VatId};
 use capstan_model::refs::{ERef, Side, VObject, VRef};
 use capstan_model::vat::{VatIncarnation, VatStart, VatStarted};
-use capstan_store::overlay::Tx;
+use capstan_store::overlay::{Db, Tx};
 use capstan_store::schema::{
-    Code, Decider, Owner, PromiseQueue, PromiseState, Promises, QueueItem, RunQueue, Subclusters, VatPhase,
-    VatRow, VatStore, Vats,
+    Code, Decider, Owner, PromiseState, Promises, Subclusters, VatPhase, VatRow, VatStore, Vats,
 };
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// C-list entries and store rows removed in one transaction (02 §9.5).
@@ -52,6 +50,11 @@ pub(crate) fn create(
 /// Returns the row.
 pub(crate) fn row<'t>(tx: &'t Tx<'_>, vat: VatId) -> Result<&'t VatRow, Corrupt> {
     tx.get::<Vats>(&vat).ok_or(Corrupt::NoEndpoint(vat.into()))
+}
+
+/// Whether the vat has a record and is not on its way out.
+pub(crate) fn lives(db: &Db, vat: VatId) -> bool {
+    db.get::<Vats>(&vat).is_some_and(|row| row.phase != VatPhase::Terminated)
 }
 
 /// Returns the vat's root object, if it was ever up.
@@ -147,13 +150,8 @@ fn give_up_memory(turn: &mut Turn<'_>, vat: VatId) -> Result<(), Corrupt> {
         }
     }
     let decider = Decider::Endpoint(vat.into());
-    let decided = promise::decided_by(&turn.tx, decider);
-    if decided.is_empty() {
-        return Ok(());
-    }
-    let asked = queued_results(&turn.tx);
-    for kp in decided {
-        if asked.contains(&kp) {
+    for kp in promise::decided_by(&turn.tx, decider) {
+        if queue::is_result(&turn.tx, kp) {
             // Its message will still be delivered; the receiver decides then.
             promise::set_decider(&mut turn.tx, kp, None)?;
         } else {
@@ -164,15 +162,6 @@ fn give_up_memory(turn: &mut Turn<'_>, vat: VatId) -> Result<(), Corrupt> {
         }
     }
     Ok(())
-}
-
-fn queued_results(tx: &Tx<'_>) -> BTreeSet<PromiseId> {
-    let running = tx.iter::<RunQueue>().filter_map(|(_, item)| match item {
-        QueueItem::Send(item) => item.result,
-        QueueItem::Notify { .. } => None,
-    });
-    let parked = tx.iter::<PromiseQueue>().filter_map(|(_, item)| item.result);
-    running.chain(parked).collect()
 }
 
 /// The vat could not be started: it keeps its state and may be restarted.
@@ -194,7 +183,7 @@ pub(crate) fn terminate(turn: &mut Turn<'_>, vat: VatId, detail: &str) -> Result
     for &kp in &decided {
         promise::reject_as_decider(turn, kp, KernelError::vat_terminated(detail).to_capdata())?;
     }
-    strike_results(&mut turn.tx, &decided.into_iter().collect())?;
+    decided.iter().try_for_each(|&kp| queue::strike_result(&mut turn.tx, kp))?;
     gc::forget_endpoint(&mut turn.tx, vat.into());
     if let Some(ko) = root(&turn.tx, vat) {
         counts::release(&mut turn.tx, KRef::Object(ko))?;
@@ -224,39 +213,6 @@ fn leave(turn: &mut Turn<'_>, subcluster: SubclusterId, name: &Arc<str>) {
 pub(crate) fn members(tx: &Tx<'_>, subcluster: SubclusterId) -> Vec<VatId> {
     let own = tx.iter::<Vats>().filter(|(_, row)| row.subcluster == subcluster);
     own.filter(|(_, row)| row.phase != VatPhase::Terminated).map(|(vat, _)| *vat).collect()
-}
-
-/// Takes settled promises off the messages that would have carried them as results.
-fn strike_results(tx: &mut Tx<'_>, results: &BTreeSet<PromiseId>) -> Result<(), Corrupt> {
-    if results.is_empty() {
-        return Ok(());
-    }
-    let is_struck = |result: Option<PromiseId>| result.is_some_and(|kp| results.contains(&kp));
-    let running: Vec<_> = tx
-        .iter::<RunQueue>()
-        .filter_map(|(position, item)| match item {
-            QueueItem::Send(item) if is_struck(item.result) => Some((*position, item.clone())),
-            QueueItem::Send(_) | QueueItem::Notify { .. } => None,
-        })
-        .collect();
-    for (position, mut item) in running {
-        if let Some(kp) = item.result.take() {
-            tx.put::<RunQueue>(position, QueueItem::Send(item));
-            counts::release(tx, KRef::Promise(kp))?;
-        }
-    }
-    let parked: Vec<_> = tx
-        .iter::<PromiseQueue>()
-        .filter(|(_, item)| is_struck(item.result))
-        .map(|(key, item)| (*key, item.clone()))
-        .collect();
-    for (key, mut item) in parked {
-        if let Some(kp) = item.result.take() {
-            tx.put::<PromiseQueue>(key, item);
-            counts::release(tx, KRef::Promise(kp))?;
-        }
-    }
-    Ok(())
 }
 
 /// Removes a bounded part of what a terminated vat left; its record goes with the last of it.

@@ -123,6 +123,59 @@ fn k40_a_notify_of_a_promise_without_record_is_set_aside() {
 }
 
 #[test]
+fn k40_an_item_of_an_unknown_kind_is_set_aside() {
+    let why = "column kind is no kind of queue item: \"riddle\"";
+    let (world, _, letter) = set_aside(|tx| {
+        let (position, _) = first_send(tx);
+        tx.put::<RunQueue>(position, QueueItem::Unreadable(why.into()));
+    });
+    assert_eq!(letter.reason, format!("a row that cannot be read: {why}"));
+    assert_eq!(world.methods("bob"), ["second", "still"]);
+}
+
+#[test]
+fn k40_gc_work_that_cannot_be_completed_is_set_aside_and_not_tried_for_ever() {
+    use capstan_model::peer::Seq;
+    use capstan_store::schema::{Clist, ClistRow, GcActions, GcKind};
+    let mut world = World::new();
+    let vats = world.launch(&["alice", "bob"]);
+    let (bob, missing) = (EndpointId::Vat(vats.vat("bob")), ObjectId(900));
+    let mut world = world.reboot_damaged(|tx| {
+        let row = ClistRow { eref: vref("o-50").into(), reachable: false, last_mention: Seq(0) };
+        tx.put::<Clist>((bob, missing.into()), row);
+        tx.update::<Vats, _>(&vats.vat("bob"), |row| row.next_object = 51).unwrap();
+        tx.put::<GcActions>((bob, GcKind::RetireImport, missing), ());
+    });
+    let [letter] = &letters(&mut world)[..] else { panic!("{:#?}", letters(&mut world)) };
+    assert_eq!(letter.reason, "object ko900 has no record");
+    assert_eq!(world.rows::<GcActions>(), 0);
+    assert!(!world.call(vats.root("bob"), "still", &[]).0);
+}
+
+#[test]
+fn k40_a_thousand_dead_letters_are_kept_and_the_rest_are_counted() {
+    use capstan_store::schema::{Counters, DeadLetterRow, DeadLetters};
+    let (world, _) = two_calls_on_the_queue();
+    let mut world = world.reboot_damaged(|tx| {
+        for number in 1..=1000 {
+            let row = DeadLetterRow { at: world_time(), item: "x".into(), reason: "y".into() };
+            tx.put::<DeadLetters>(number, row);
+        }
+        tx.put::<Counters>("dead_letter".into(), 1001);
+        let (position, _) = first_send(tx);
+        tx.put::<RunQueue>(position, QueueItem::Unreadable("x".into()));
+    });
+    let numbers: Vec<_> = letters(&mut world).iter().map(|letter| letter.number).collect();
+    assert_eq!(numbers, (2..=1001).collect::<Vec<_>>());
+    let said = "dead letters up to number 1 are not kept any more";
+    assert!(world.lines.iter().any(|line| line == said), "{:?}", world.lines);
+}
+
+fn world_time() -> capstan_model::peer::Millis {
+    capstan_model::peer::Millis(1000)
+}
+
+#[test]
 fn a_vat_whose_program_is_missing_has_failed_and_the_others_run() {
     let (world, vats) = two_calls_on_the_queue();
     let mut world = world.reboot_damaged(|tx| {

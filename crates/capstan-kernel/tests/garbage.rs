@@ -274,6 +274,40 @@ fn k105_actions_are_durable_and_never_doubled() {
 }
 
 #[test]
+fn k87_importers_of_an_abandoned_object_are_told_when_nobody_reaches_it() {
+    let (mut world, vats, thing) = shared();
+    world.script("alice", |_| ok(vec![VatSyscall::AbandonExports(vec![vref("o+10")])]));
+    world.send(vats.root("alice"), "abandon", &[]);
+    world.run();
+    assert_eq!(counts(&world, thing), Some((1, 1)));
+    world.log.clear();
+    world.call(vats.root("bob"), "drop", &[]);
+    assert_eq!(world.delivered("bob").pop(), Some(VatDelivery::RetireImports(vec![vref("o-1")])));
+    assert_eq!((counts(&world, thing), world.delivered("alice")), (None, vec![]));
+}
+
+#[test]
+fn k41_what_the_host_lets_go_is_dropped_without_other_traffic() {
+    let mut world = World::new();
+    let vats = world.launch(&["alice"]);
+    world.script("alice", |delivery| match method(delivery).as_deref() {
+        Some("make") => ok(returns(delivery, reference(vref("o+10")))),
+        _ => obliging(delivery),
+    });
+    world.call(vats.root("alice"), "make", &[]);
+    world.log.clear();
+    world.request(HostOp::Collect).expect("collected");
+    let told = world.delivered("alice");
+    for expected in [
+        VatDelivery::DropExports(vec![vref("o+10")]),
+        VatDelivery::RetireExports(vec![vref("o+10")]),
+        VatDelivery::BringOutYourDead,
+    ] {
+        assert!(told.contains(&expected), "{told:?}");
+    }
+}
+
+#[test]
 fn k108_a_remote_importer_of_an_orphan_is_told_as_well() {
     use capstan_model::id::RemoteId;
     use capstan_model::peer::{PeerId, Seq};

@@ -207,7 +207,7 @@ fn k129_clean_up_of_much_goes_in_slices_and_survives_a_kill() {
 }
 
 #[test]
-fn a_dead_worker_is_replaced_once_and_the_message_tried_again() {
+fn k33_a_dead_worker_is_replaced_once_and_the_message_tried_again() {
     let mut world = World::new();
     let vats = world.launch(&["alice", "bob"]);
     let mut deaths = 1;

@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
 mod boot;
+mod cranks;
 mod damage;
 mod garbage;
 mod harness;
@@ -13,3 +14,4 @@ mod routing;
 mod subclusters;
 mod syscalls;
 mod system;
+mod translation;

@@ -6,7 +6,7 @@ use capstan_model::capdata::{CapData, Resolution};
 use capstan_model::id::{EndpointId, KRef};
 use capstan_model::refs::VRef;
 use capstan_model::vat::{VatDelivery, VatSyscall};
-use capstan_store::schema::{Clist, Objects, PromiseQueue, Promises, RunQueue};
+use capstan_store::schema::{Clist, Objects, PromiseQueue, Promises, QueueItem, RunQueue};
 
 fn list(slots: &[VRef]) -> CapData<VRef> {
     let items: Vec<_> = (0..slots.len()).map(|i| format!("\"&{i}\"")).collect();
@@ -159,7 +159,91 @@ fn k63_promises_of_two_vats_that_contain_each_other() {
 }
 
 #[test]
-fn k68_k74_messages_to_a_promise_are_delivered_after_it_resolves_in_order() {
+fn k35_what_a_crank_sends_and_settles_is_queued_in_the_order_of_its_syscalls() {
+    let (mut world, vats) = told(&["p+5", "p+6"], || {
+        vec![
+            fulfil(vref("p+5"), CapData::data("#5")),
+            send("o-1", "a", &[], None),
+            fulfil(vref("p+6"), CapData::data("#6")),
+            send("o-1", "b", &[], None),
+        ]
+    });
+    world.log.clear();
+    world.send(vats.root("alice"), "then", &[]);
+    world.run();
+    let shown = world.delivered("bob").into_iter().map(|delivery| match &delivery {
+        VatDelivery::Notify(batch) => batch[0].value.body.to_string(),
+        other => method(other).unwrap_or_default(),
+    });
+    assert_eq!(shown.collect::<Vec<_>>(), ["#5", "a", "#6", "b"]);
+}
+
+#[test]
+fn k42_ten_thousand_calls_leave_no_row_behind() {
+    let mut world = World::unaudited();
+    let vats = world.launch(&["alice", "bob"]);
+    let mut next = 5;
+    world.script("alice", move |delivery| {
+        let mut out = returns(delivery, CapData::data("#1"));
+        if let Some(m) = message(delivery) {
+            for _ in 0..100 {
+                next += 1;
+                let result = format!("p+{next}");
+                out.push(send(&m.methargs.slots[0].to_string(), "hi", &[], Some(&result)));
+                out.push(VatSyscall::Subscribe(vref(&result)));
+            }
+        }
+        ok(out)
+    });
+    let bob = KRef::from(vats.root("bob"));
+    let rows = |world: &mut World| {
+        world.request(HostOp::Collect).expect("collected");
+        world.kernel.db().tables().snapshot().len()
+    };
+    world.call(vats.root("alice"), "go", &[bob]);
+    let before = rows(&mut world);
+    for _ in 0..100 {
+        world.call(vats.root("alice"), "go", &[bob]);
+    }
+    assert_eq!(rows(&mut world), before);
+    assert_eq!(world.methods("bob").len(), 10_100);
+    assert_eq!(capstan_kernel::audit::audit(world.kernel.db().tables()), []);
+}
+
+/// What it costs to end or restart a vat is proportional to what it decides, not to the length of the queues.
+#[test]
+fn a_vat_that_decides_much_ends_while_ten_thousand_messages_wait() {
+    for ends in [true, false] {
+        let mut world = World::unaudited();
+        let vats = world.launch(&["alice", "bob", "carol"]);
+        world.script("alice", |delivery| {
+            let carol = message(delivery).map(|m| m.methargs.slots[0].to_string()).unwrap_or_default();
+            ok((5..305).map(|n| send(&carol, "x", &[], Some(&format!("p+{n}")))).collect())
+        });
+        world.hold("carol");
+        world.send(vats.root("alice"), "go", &[vats.root("carol").into()]);
+        world.run();
+        for _ in 0..2_000 {
+            world.send(vats.root("carol"), "wait", &[]);
+        }
+        world.run();
+        let carried = |world: &World| {
+            let items = world.kernel.db().iter::<RunQueue>();
+            items.filter(|(_, i)| matches!(i, QueueItem::Send(item) if item.result.is_some())).count()
+        };
+        let before = carried(&world);
+        let alice = vats.vat("alice");
+        world.request(if ends { HostOp::TerminateVat(alice) } else { HostOp::RestartVat(alice) }).unwrap();
+        // An ended sender's calls are answered already; a restarted one's are decided by whoever takes them.
+        assert_eq!(before - carried(&world), if ends { 300 } else { 0 });
+        assert_eq!(capstan_kernel::audit::audit(world.kernel.db().tables()), []);
+        world.release("carol");
+        assert_eq!(world.methods("carol").len(), 2_300);
+    }
+}
+
+#[test]
+fn k68_k74_k80_messages_to_a_promise_are_delivered_after_it_resolves_in_order() {
     let mut world = World::new();
     let vats = world.launch(&["alice"]);
     world.script("alice", |delivery| match method(delivery).as_deref() {
@@ -179,7 +263,7 @@ fn k68_k74_messages_to_a_promise_are_delivered_after_it_resolves_in_order() {
     world.run();
     assert_eq!(world.methods("alice"), ["settle", "one", "two", "three"]);
     assert!([one, two, three].iter().all(|request| !world.settled(*request).0));
-    // k80: the counts of the argument return to what they were.
+    // The counts of the argument return to what they were.
     assert_eq!(world.kernel.db().get::<Objects>(&vats.root("alice")).cloned(), counts);
 }
 

@@ -6,7 +6,7 @@ use capstan_model::capdata::CapData;
 use capstan_model::id::{EndpointId, KRef};
 use capstan_model::refs::VRef;
 use capstan_model::vat::{StoreChanges, VatFault, VatReply, VatSyscall};
-use capstan_store::schema::{Clist, ClistByEref, Objects, VatStore, Vats};
+use capstan_store::schema::{Clist, ClistByEref, Objects, Promises, VatStore, Vats};
 
 /// Calls alice once; she answers with these syscalls, then with her result. Bob's root is `o-1` to her.
 fn answered(syscalls: Vec<VatSyscall>) -> (World, Launched, bool, CapData<KRef>) {
@@ -155,6 +155,32 @@ fn k91_an_illegal_syscall_is_not_forgiven() {
     let legal = send("o-1", "never", &[], None);
     let (world, _, rejected, _) = answered(vec![legal.clone(), send("o-9", "x", &[], None), legal]);
     assert!(rejected && world.methods("bob").is_empty());
+}
+
+#[test]
+fn k38_what_an_undone_crank_made_and_dropped_never_was() {
+    let (mut world, vats, rejected, _) = answered(vec![
+        send("o-1", "never", &[vref("o+44"), vref("p+9")], Some("p+10")),
+        fulfil(vref("p+9"), reference(vref("o+44"))),
+        VatSyscall::DropImports(refs(&["o-1"])),
+        VatSyscall::RetireImports(refs(&["o-1"])),
+        VatSyscall::AbandonExports(refs(&["o+44"])),
+        VatSyscall::Subscribe(vref("p-99")),
+    ]);
+    assert!(rejected);
+    world.request(HostOp::Collect).expect("collected");
+    // Bob's root is all there is.
+    assert_eq!((world.rows::<Objects>(), world.rows::<Promises>(), world.rows::<Clist>()), (1, 0, 1));
+    assert!(!world.call(vats.root("bob"), "fine", &[]).0);
+}
+
+#[test]
+fn k83_what_is_no_syscall_of_the_kernels_cannot_be_said() {
+    // A vat's store is its own, and its calls never answer at once: there is no such verb to refuse.
+    for word in ["CallNow", "VatstoreGet", "VatstoreSet", "Frob"] {
+        let said = serde_json::from_str::<VatSyscall>(&format!("{{\"{word}\":[\"o+0\"]}}"));
+        assert!(said.is_err_and(|error| error.to_string().contains("unknown variant")), "{word}");
+    }
 }
 
 #[test]

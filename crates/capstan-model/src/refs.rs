@@ -262,3 +262,128 @@ impl From<RRef> for ERef {
         ERef::Remote(rref)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::id::{EndpointId, KRef, ObjectId, PromiseId, RemoteId, SubclusterId, VatId};
+
+    /// What `text` is taken for, if anything: the kind, and the text that it reads as.
+    fn kinds(text: &str) -> Vec<(&'static str, String)> {
+        fn as_kind<T: FromStr + fmt::Display>(text: &str) -> Option<String> {
+            text.parse::<T>().ok().map(|parsed| parsed.to_string())
+        }
+        [
+            ("vat", as_kind::<VatId>(text)),
+            ("remote", as_kind::<RemoteId>(text)),
+            ("subcluster", as_kind::<SubclusterId>(text)),
+            ("object", as_kind::<ObjectId>(text)),
+            ("promise", as_kind::<PromiseId>(text)),
+            ("vref", as_kind::<VRef>(text)),
+            ("rref", as_kind::<RRef>(text)),
+        ]
+        .into_iter()
+        .filter_map(|(kind, read)| Some((kind, read?)))
+        .collect()
+    }
+
+    #[test]
+    fn k1_every_kind_of_name_is_taken_for_itself_and_nothing_else() {
+        for (text, kind) in [
+            ("v0", "vat"),
+            ("v42", "vat"),
+            ("r3", "remote"),
+            ("s5", "subcluster"),
+            ("ko12", "object"),
+            ("kp3", "promise"),
+            ("o+0", "vref"),
+            ("o-3", "vref"),
+            ("p+5", "vref"),
+            ("p-7", "vref"),
+            ("ro+1", "rref"),
+            ("rp-2", "rref"),
+            ("ko18446744073709551615", "object"),
+        ] {
+            assert_eq!(kinds(text), [(kind, text.to_owned())]);
+        }
+        for text in [
+            "v",
+            "vx",
+            "V1",
+            "k1",
+            "kq1",
+            "o1",
+            "o*1",
+            "ro1",
+            "",
+            " v1",
+            "v1 ",
+            "v-1",
+            "v+1",
+            "v01",
+            "ko00",
+            "o+01",
+            "ro-007",
+            "ko18446744073709551616",
+            "o+\u{661}",
+            "kp",
+            "o+",
+            "p-",
+            "rp+",
+        ] {
+            assert_eq!(kinds(text), [], "{text:?}");
+        }
+    }
+
+    #[test]
+    fn k2_virtual_and_durable_names_are_exported_objects_only() {
+        for text in ["o+d10/1", "o+v3/4", "o+d10/1:0", "o+v3/4:7"] {
+            let vref: VRef = text.parse().unwrap();
+            assert_eq!((vref.to_string(), vref.side(), vref.is_object()), (text.into(), Side::Export, true));
+        }
+        for text in [
+            "o-d10/1",
+            "p+d1/1",
+            "o+d10",
+            "o+d10/1:",
+            "o+x1/1",
+            "o+d/1",
+            "o+d1/",
+            "o+d1/2/3",
+            "o+d1/2:3:4",
+            "o+d01/1",
+            "ro+d1/1",
+        ] {
+            assert_eq!(kinds(text), [], "{text:?}");
+        }
+    }
+
+    #[test]
+    fn k3_a_name_tells_its_context_kind_direction_and_number() {
+        assert_eq!("o+7".parse(), Ok(ERef::Vat(VRef::Object(VObject::Ephemeral(7)))));
+        let import: ERef = "p-2".parse().unwrap();
+        assert_eq!((import.side(), import.is_object()), (Side::Import, false));
+        assert_eq!("kp9".parse(), Ok(KRef::Promise(PromiseId(9))));
+        let remote: ERef = "rp+1".parse().unwrap();
+        assert_eq!(remote, ERef::Remote(RRef { kind: RefKind::Promise, side: Side::Export, index: 1 }));
+        for text in ["", "kp9", "x+1", "o+", "roo+1", "rko1"] {
+            let error = text.parse::<ERef>().unwrap_err().to_string();
+            assert!(error.starts_with(&format!("invalid reference {text:?}: expected ")), "{error}");
+        }
+        let error = "kq1".parse::<KRef>().unwrap_err().to_string();
+        assert_eq!(error, "invalid reference \"kq1\": expected a kref such as ko12 or kp7");
+        assert_eq!("v1".parse(), Ok(EndpointId::Vat(VatId(1))));
+        assert!("ko1".parse::<EndpointId>().is_err());
+    }
+
+    #[test]
+    fn k13_a_name_on_the_wire_is_in_the_receivers_terms() {
+        for (ours, wire) in [("ro+3", "ro-3"), ("ro-3", "ro+3"), ("rp+1", "rp-1"), ("rp-1", "rp+1")] {
+            let name: RRef = ours.parse().unwrap();
+            assert_eq!(name.to_wire().to_string(), wire);
+            // What is read is in our terms already: once across is one flip.
+            assert_eq!(name.to_wire().received().to_string(), wire);
+        }
+    }
+}

@@ -116,6 +116,22 @@ impl Db {
     }
 
     /// Starts a transaction. Dropping it without [`Tx::commit`] undoes it.
+    ///
+    /// There is one at a time, and it ends once:
+    ///
+    /// ```compile_fail,E0499
+    /// let mut db = capstan_store::overlay::Db::default();
+    /// let first = db.begin();
+    /// let second = db.begin();
+    /// first.commit();
+    /// ```
+    ///
+    /// ```compile_fail,E0382
+    /// let mut db = capstan_store::overlay::Db::default();
+    /// let tx = db.begin();
+    /// tx.commit();
+    /// tx.commit();
+    /// ```
     pub fn begin(&mut self) -> Tx<'_> {
         Tx { tables: &mut self.tables, undo: Vec::new() }
     }
@@ -159,7 +175,17 @@ impl Db {
     }
 }
 
-/// A place in a transaction to come back to.
+/// A place in a transaction to come back to. It is given by [`Tx::savepoint`], and nothing else makes one:
+///
+/// ```compile_fail,E0308
+/// let mut db = capstan_store::overlay::Db::default();
+/// db.begin().rollback_to("a name; DROP TABLE clist");
+/// ```
+///
+/// ```compile_fail,E0423
+/// let mut db = capstan_store::overlay::Db::default();
+/// db.begin().rollback_to(capstan_store::overlay::Savepoint(7));
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Savepoint(usize);
 
@@ -229,7 +255,7 @@ impl Tx<'_> {
         Savepoint(self.undo.len())
     }
 
-    /// Undoes everything since `savepoint`.
+    /// Undoes everything since `savepoint`; a place that was undone itself is where the transaction is already.
     pub fn rollback_to(&mut self, savepoint: Savepoint) {
         while self.undo.len() > savepoint.0 {
             if let Some(undo) = self.undo.pop() {
@@ -270,6 +296,45 @@ mod tests {
         tx.put::<Counters>("object".into(), 9);
         drop(tx);
         assert_eq!(db.get::<Counters>(&"object".into()), Some(&1));
+    }
+
+    /// The reference names savepoints by text and releases them. Here one is a value: there is no name to quote, and
+    /// nothing to release, so an unknown name cannot be said (see the examples at [`Savepoint`]). Left are a place
+    /// that was undone itself, and nesting.
+    #[test]
+    fn k24_k25_a_savepoint_is_a_place_and_not_a_name() {
+        let mut db = Db::default();
+        let mut tx = db.begin();
+        tx.put::<Counters>("a".into(), 1);
+        let outer = tx.savepoint();
+        tx.put::<Counters>("b".into(), 1);
+        let inner = tx.savepoint();
+        tx.put::<Counters>("c".into(), 1);
+        tx.rollback_to(outer);
+        tx.rollback_to(inner);
+        tx.rollback_to(outer);
+        let rows: Vec<_> = tx.iter::<Counters>().map(|(key, _)| key.to_string()).collect();
+        assert_eq!(rows, ["a"]);
+        tx.put::<Counters>("d".into(), 1);
+        tx.rollback_to(outer);
+        tx.commit();
+        assert_eq!(db.len::<Counters>(), 1);
+    }
+
+    /// The reference refuses a second crank, a crank ended twice, and a savepoint outside a crank at run time. Here
+    /// they cannot be written (see the examples at [`Db::begin`]); a transaction that is only dropped has not been.
+    #[test]
+    fn k28_a_transaction_ends_once_and_another_follows() {
+        let mut db = Db::default();
+        for kept in [false, true, false] {
+            let mut tx = db.begin();
+            let next = tx.get::<Counters>(&"a".into()).copied().unwrap_or(0) + 1;
+            tx.put::<Counters>("a".into(), next);
+            if kept {
+                tx.commit();
+            }
+        }
+        assert_eq!(db.get::<Counters>(&"a".into()), Some(&1));
     }
 
     #[test]

@@ -89,6 +89,18 @@ pub enum QueueItem {
         /// Of which.
         promise: PromiseId,
     },
+    /// What the disk holds under this number cannot be understood: this is why. Only ever read, and set aside by
+    /// the kernel when it comes up, so that one damaged row does not keep a store closed (02 §2).
+    Unreadable(Arc<str>),
+}
+
+/// Where a message waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum QueuePlace {
+    /// At this number of the run queue.
+    Run(u64),
+    /// At this number of the promise's queue.
+    Parked(PromiseId, u64),
 }
 
 /// A message on its way to `target`; also what is parked on a promise.
@@ -393,12 +405,18 @@ tables! {
     RunQueue run_queue "queue" true (u64) => QueueItem;
     /// Messages parked on unresolved promises, oldest first.
     PromiseQueue promise_queue "promise_queue" true ((PromiseId, u64)) => SendItem;
+    /// Messages of either queue by the promise for their answer. Rebuilt at load.
+    QueuedResults queued_results "queued_results" false ((PromiseId, QueuePlace)) => ();
     /// Promises by decider. Rebuilt at load.
     PromisesByDecider promises_by_decider "promises_by_decider" false ((Decider, PromiseId)) => ();
     /// GC work.
     GcActions gc_actions "gc_action" true ((EndpointId, GcKind, ObjectId)) => ();
     /// Endpoints to be asked to collect garbage, in the order asked: number to endpoint.
     Reaps reaps "reap" true (u64) => EndpointId;
+    /// Reaps by endpoint. Rebuilt at load.
+    ReapsByEndpoint reaps_by_endpoint "reaps_by_endpoint" false (EndpointId) => u64;
+    /// Endpoints that were given GC work which work selection has not looked at. At load: all that have any.
+    GcDue gc_due "gc_due" false (EndpointId) => ();
     /// Vats, terminated ones included until they are cleaned up.
     Vats vats "vat" true (VatId) => VatRow;
     /// Programs by content.
@@ -453,6 +471,19 @@ impl Tables {
         self.promises_by_decider.load(deciders);
         let peers: Vec<_> = self.remotes.iter().map(|(&rid, row)| (row.peer.clone(), rid)).collect();
         self.remotes_by_peer.load(peers);
+        let results = self.run_queue.iter().filter_map(|(&position, item)| match item {
+            QueueItem::Send(item) => Some((item.result?, QueuePlace::Run(position))),
+            QueueItem::Notify { .. } | QueueItem::Unreadable(_) => None,
+        });
+        let parked = self.promise_queue.iter();
+        let parked = parked.filter_map(|(&(kp, at), item)| Some((item.result?, QueuePlace::Parked(kp, at))));
+        let results: Vec<_> = results.chain(parked).map(|key| (key, ())).collect();
+        self.queued_results.load(results);
+        let reaps: Vec<_> = self.reaps.iter().map(|(&number, &endpoint)| (endpoint, number)).collect();
+        self.reaps_by_endpoint.load(reaps);
+        let acting = self.gc_actions.iter().map(|(&(endpoint, ..), ())| endpoint);
+        let due: Vec<_> = acting.chain(self.reaps.iter().map(|(_, &endpoint)| endpoint)).collect();
+        self.gc_due.load(due.into_iter().map(|endpoint| (endpoint, ())));
         let grants: Vec<_> = self.grants.iter().map(|(&grant, row)| (row.secret_hash, grant)).collect();
         self.grants_by_hash.load(grants);
     }

@@ -123,6 +123,7 @@ fn queue_item() -> impl Strategy<Value = QueueItem> {
     prop_oneof![
         send().prop_map(QueueItem::Send),
         (endpoint(), kp()).prop_map(|(endpoint, promise)| QueueItem::Notify { endpoint, promise }),
+        text().prop_map(QueueItem::Unreadable),
     ]
 }
 
@@ -315,6 +316,9 @@ pub(crate) fn changes() -> impl Strategy<Value = ChangeSet> {
             clist_by_eref: BTreeMap::new(),
             clist_holders: BTreeMap::new(),
             promises_by_decider: BTreeMap::new(),
+            queued_results: BTreeMap::new(),
+            reaps_by_endpoint: BTreeMap::new(),
+            gc_due: BTreeMap::new(),
             remotes_by_peer: BTreeMap::new(),
             grants_by_hash: BTreeMap::new(),
             candidates: BTreeMap::new(),

@@ -7,7 +7,7 @@ use crate::effect::{Effect, LogLevel};
 use crate::fault::Corrupt;
 use crate::host_op::Refusal;
 use crate::turn::Turn;
-use crate::{clist, counts};
+use crate::{clist, counts, queue};
 use capstan_model::error::{IntentionalCloseError, KernelError};
 use capstan_model::id::{EndpointId, KRef, ObjectId, PromiseId, RemoteId};
 use capstan_model::peer::{Hint, PeerId, Seq};
@@ -126,10 +126,10 @@ fn forget_exports(turn: &mut Turn<'_>, rid: RemoteId) -> Result<(), Corrupt> {
     }
     let waiting = turn.tx.iter::<RunQueue>().filter_map(|(at, item)| match item {
         QueueItem::Notify { endpoint: whom, promise } if *whom == endpoint => Some((*at, *promise)),
-        QueueItem::Notify { .. } | QueueItem::Send(_) => None,
+        QueueItem::Notify { .. } | QueueItem::Send(_) | QueueItem::Unreadable(_) => None,
     });
     for (at, kp) in waiting.collect::<Vec<_>>() {
-        turn.tx.delete::<RunQueue>(&at);
+        queue::take(&mut turn.tx, at);
         counts::release(&mut turn.tx, KRef::Promise(kp))?;
     }
     Ok(())

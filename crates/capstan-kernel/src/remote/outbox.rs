@@ -18,11 +18,11 @@ use capstan_model::capdata::{CapData, Message, Resolution};
 use capstan_model::error::{IntentionalCloseError, KernelError};
 use capstan_model::id::{EndpointId, KRef, ObjectId, PromiseId, RemoteId};
 use capstan_model::peer::{PeerId, Seq};
-use capstan_model::refs::{ERef, RRef, Side};
+use capstan_model::refs::{ERef, RRef, RefKind, Side};
 use capstan_store::overlay::Tx;
 use capstan_store::schema::{
-    Clist, Decider, Outbox, OutboxRow, PromiseState, PromisesByDecider, Redemptions, Remotes, SendItem,
-    Sessions,
+    Clist, ClistByEref, Decider, Outbox, OutboxRow, PromiseState, PromisesByDecider, Redemptions, Remotes,
+    SendItem, Sessions,
 };
 use capstan_wire::frame::{Frame, encode_numbered};
 use capstan_wire::window::{AckJudgement, acked, digest_extend};
@@ -62,8 +62,11 @@ pub(super) fn wanted(tx: &Tx<'_>, rid: RemoteId) -> bool {
         .next()
         .is_some();
     let imports = || {
-        let objects = (endpoint, KRef::Object(ObjectId(0)))..=(endpoint, KRef::Object(ObjectId(u64::MAX)));
-        tx.range::<Clist>(objects).any(|(_, row)| row.eref.side() == Side::Export && row.reachable)
+        // By the peer's own names, so that what it imports from us is not looked through.
+        let name = |index| RRef { kind: RefKind::Object, side: Side::Export, index };
+        let objects = (endpoint, name(0).into())..=(endpoint, name(u64::MAX).into());
+        let reached = |kref: &KRef| tx.get::<Clist>(&(endpoint, *kref)).is_some_and(|row| row.reachable);
+        tx.range::<ClistByEref>(objects).any(|(_, kref)| reached(kref))
     };
     pending(tx, rid) || decides || tx.iter::<Redemptions>().any(|(_, row)| row.remote == rid) || imports()
 }

@@ -306,6 +306,9 @@ fn accept_result(turn: &mut Turn<'_>, rid: RemoteId, name: RRef) -> Result<Promi
         PromiseState::Unresolved { decider, .. }
             if *decider == Some(Decider::Endpoint(EndpointId::Remote(rid))) =>
         {
+            if queue::is_result(&turn.tx, kp) {
+                return Err(Fault::Poison(format!("{name} is the result of another message")));
+            }
             Ok(kp)
         }
         PromiseState::Unresolved { .. } | PromiseState::Fulfilled(_) | PromiseState::Rejected(_) => {

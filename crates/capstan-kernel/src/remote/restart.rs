@@ -4,22 +4,19 @@
 //! counters go, what the peer introduced is taken down. Our exports to the peer stay (03 D.4).
 
 use super::{facts, forget, unconfirmed};
-use crate::counts;
 use crate::effect::Effect;
 use crate::fault::Corrupt;
 use crate::host_op::Refusal;
 use crate::input::RequestId;
 use crate::promise;
+use crate::queue;
 use crate::turn::Turn;
 use capstan_model::capdata::CapData;
 use capstan_model::error::KernelError;
-use capstan_model::id::{EndpointId, KRef, PromiseId, RemoteId};
+use capstan_model::id::{EndpointId, KRef, RemoteId};
 use capstan_model::peer::{Digest, PeerId, Seq};
-use capstan_store::schema::{
-    Decider, Outbox, PromiseQueue, QueueItem, Redemptions, Remotes, RunQueue, SendItem, SessionRow, Sessions,
-};
+use capstan_store::schema::{Decider, Outbox, Redemptions, Remotes, SessionRow, Sessions};
 use capstan_wire::seam::LinkOrder;
-use std::collections::BTreeSet;
 
 /// Why a session ended, as those who waited are told.
 #[derive(Clone, Debug)]
@@ -86,7 +83,8 @@ pub(super) fn end_session(
     let decided = promise::decided_by(&turn.tx, Decider::Endpoint(endpoint));
     clear_sequence(turn, Some(rid), &peer);
     forget::clear_echo(turn, rid);
-    strike_results(turn, &decided)?;
+    // Messages of the dead life that still wait here are delivered without a result (03 D-24).
+    decided.iter().try_for_each(|&kp| queue::strike_result(&mut turn.tx, kp))?;
     for kp in decided {
         promise::reject_as_decider(turn, kp, ending.error.to_capdata())?;
     }
@@ -123,34 +121,6 @@ pub(super) fn clear_sequence(turn: &mut Turn<'_>, rid: Option<RemoteId>, peer: &
         classic_born: false,
     };
     turn.tx.put::<Sessions>(peer.clone(), fresh);
-}
-
-/// Messages of the dead life that still wait here are delivered without a result (03 D-24).
-fn strike_results(turn: &mut Turn<'_>, decided: &[PromiseId]) -> Result<(), Corrupt> {
-    if decided.is_empty() {
-        return Ok(());
-    }
-    let decided: BTreeSet<PromiseId> = decided.iter().copied().collect();
-    let dead = |item: &SendItem| item.result.filter(|kp| decided.contains(kp));
-    let running = turn.tx.iter::<RunQueue>().filter_map(|(at, item)| match item {
-        QueueItem::Send(item) => Some((*at, dead(item)?)),
-        QueueItem::Notify { .. } => None,
-    });
-    let running: Vec<_> = running.collect();
-    let parked: Vec<_> =
-        turn.tx.iter::<PromiseQueue>().filter_map(|(at, item)| Some((*at, dead(item)?))).collect();
-    for (at, kp) in running {
-        turn.tx.update::<RunQueue, _>(&at, |item| match item {
-            QueueItem::Send(item) => item.result = None,
-            QueueItem::Notify { .. } => {}
-        });
-        counts::release(&mut turn.tx, KRef::Promise(kp))?;
-    }
-    for (at, kp) in parked {
-        turn.tx.update::<PromiseQueue, _>(&at, |item| item.result = None);
-        counts::release(&mut turn.tx, KRef::Promise(kp))?;
-    }
-    Ok(())
 }
 
 pub(super) fn refuse_redemptions(

@@ -11,7 +11,7 @@ mod open;
 pub mod query;
 mod row;
 
-use self::cell::{Bind, Fields};
+use self::cell::{BadCell, Bind, Fields};
 use self::open::{engine, open_reader, open_writer};
 use self::row::SqlTable;
 use crate::error::StoreError;
@@ -50,7 +50,8 @@ impl SqliteStore {
     /// `:memory:` is a store that is gone when it is closed. For any other path, missing directories are made
     /// (mode 0700) and the files are closed to other users (mode 0600). The caller holds the home's lock.
     /// Nothing is deleted or repaired; rows that contradict each other are read as they are, a row that
-    /// cannot be understood is [`StoreError::Corrupt`].
+    /// cannot be understood is [`StoreError::Corrupt`], except that one of the run queue is read as
+    /// [`QueueItem::Unreadable`].
     pub fn open(path: &Path, sync: Sync) -> Result<(SqliteStore, Tables), StoreError> {
         let connection = open_writer(path, sync)?;
         let tables = read_tables(&connection)?;
@@ -123,6 +124,9 @@ macro_rules! durable_tables {
                 clist_by_eref: _,
                 clist_holders: _,
                 promises_by_decider: _,
+                queued_results: _,
+                reaps_by_endpoint: _,
+                gc_due: _,
                 remotes_by_peer: _,
                 grants_by_hash: _,
                 candidates: _,
@@ -171,11 +175,17 @@ fn read_table<T: SqlTable>(connection: &Connection) -> Result<Entries<T>, StoreE
     let mut read = Vec::new();
     while let Some(row) = rows.next().map_err(engine("read"))? {
         let mut fields = Fields::new(row);
-        let entry = T::take_key(&mut fields).and_then(|key| Ok((key, fields.take()?)));
+        let column = |bad: &BadCell| columns.get(bad.column).copied().unwrap_or_default();
+        let entry = T::take_key(&mut fields).and_then(|key| {
+            let taken: Result<T::Row, BadCell> = fields.take();
+            taken
+                .or_else(|bad| T::unreadable(format!("column {} {}", column(&bad), bad.reason)).ok_or(bad))
+                .map(|taken| (key, taken))
+        });
         read.push(entry.map_err(|bad| StoreError::Corrupt {
             table: T::NAME,
             key: shown_key(row, T::KEY_COLUMNS.len()),
-            column: columns.get(bad.column).copied().unwrap_or_default(),
+            column: column(&bad),
             reason: bad.reason,
         })?);
     }

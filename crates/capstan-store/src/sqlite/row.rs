@@ -15,6 +15,10 @@ pub(super) trait SqlTable: Table<Row: Cells> {
     const ROW_COLUMNS: &'static [&'static str];
     fn put_key(key: &Self::Key, to: &mut Bind<'_, '_>) -> rusqlite::Result<()>;
     fn take_key(from: &mut Fields<'_>) -> Result<Self::Key, BadCell>;
+    /// What stands for a row that cannot be understood; `None`: nothing can.
+    fn unreadable(_reason: String) -> Option<Self::Row> {
+        None
+    }
 }
 
 /// A table keyed by what its key looks like everywhere else.
@@ -54,7 +58,6 @@ keyed!(Counters["name"]["next"]);
 numbered!(Objects ObjectId "ko" ["owner" "reachable" "recognizable" "revoked"]);
 numbered!(Promises PromiseId "kp" ["state" "decider" "subscribers" "body" "slots" "count"]);
 keyed!(Clist ["endpoint" "kref"] ["eref" "reachable" "last_mention"]);
-keyed!(RunQueue ["number"] ["kind" "target" "body" "slots" "result" "endpoint" "promise"]);
 keyed!(PromiseQueue ["promise" "number"] ["target" "body" "slots" "result"]);
 keyed!(GcActions ["endpoint" "kind" "object"] []);
 keyed!(Reaps["number"]["endpoint"]);
@@ -81,6 +84,21 @@ numbered!(Grants GrantId "url" [
 keyed!(Pins["object"]["count"]);
 keyed!(Holds ["kref" "kind"] ["count"]);
 keyed!(DeadLetters ["number"] ["at" "item" "reason"]);
+
+impl SqlTable for RunQueue {
+    const KEY_COLUMNS: &'static [&'static str] = &["number"];
+    const ROW_COLUMNS: &'static [&'static str] =
+        &["kind", "target", "body", "slots", "result", "endpoint", "promise"];
+    fn put_key(key: &Self::Key, to: &mut Bind<'_, '_>) -> rusqlite::Result<()> {
+        to.put(key)
+    }
+    fn take_key(from: &mut Fields<'_>) -> Result<Self::Key, BadCell> {
+        from.take()
+    }
+    fn unreadable(reason: String) -> Option<QueueItem> {
+        Some(QueueItem::Unreadable(reason.into()))
+    }
+}
 
 /// Rows whose fields are columns, in this order. The pattern is exhaustive: a new field must be stored too.
 macro_rules! fields {
@@ -233,7 +251,8 @@ impl Cells for PromiseState {
     }
 }
 
-/// `kind`; `target`, `body`, `slots`, `result`; `endpoint`, `promise`.
+/// `kind`; `target`, `body`, `slots`, `result`; `endpoint`, `promise`. The reason why an earlier row could not be
+/// understood stands in `body`.
 impl Cells for QueueItem {
     fn put(&self, to: &mut Bind<'_, '_>) -> rusqlite::Result<()> {
         match self {
@@ -248,6 +267,12 @@ impl Cells for QueueItem {
                 to.put(endpoint)?;
                 to.put(promise)
             }
+            QueueItem::Unreadable(reason) => {
+                to.word("unreadable")?;
+                to.nulls(1)?;
+                to.put(reason)?;
+                to.nulls(4)
+            }
         }
     }
     fn take(from: &mut Fields<'_>) -> Result<Self, BadCell> {
@@ -261,6 +286,12 @@ impl Cells for QueueItem {
             "notify" => {
                 from.nulls(4)?;
                 Ok(QueueItem::Notify { endpoint: from.take()?, promise: from.take()? })
+            }
+            "unreadable" => {
+                from.nulls(1)?;
+                let reason = from.take()?;
+                from.nulls(4)?;
+                Ok(QueueItem::Unreadable(reason))
             }
             _ => Err(from.bad(format!("is no kind of queue item: {word:?}"))),
         }

@@ -3,9 +3,10 @@
 use super::world::{Disk, World};
 use crate::input::Input;
 use crate::kernel::Generation;
-use capstan_model::id::ObjectId;
+use capstan_model::id::{EndpointId, ObjectId};
 use capstan_model::peer::{ChannelId, Incarnation};
-use capstan_store::schema::{Clist, Outbox, Promises, Remotes, Sessions};
+use capstan_model::refs::{RRef, RefKind, Side};
+use capstan_store::schema::{Clist, ClistByEref, Decider, Outbox, PromiseState, Promises, Remotes, Sessions};
 use capstan_wire::seam::LinkEvent;
 
 const ANN: usize = 0;
@@ -49,6 +50,46 @@ fn duplicates_and_gaps_change_nothing() {
         assert_eq!((received(&world), world.calls(BOB, "evil")), (recv, 0), "{seq}");
     }
     assert_eq!(world.call(ANN, object, "greet"), (false, "#\"greet done\"".into()));
+}
+
+#[test]
+fn k12_a_promise_that_a_peer_introduces_is_decided_and_awaited_by_it() {
+    let (mut world, _) = pair();
+    let seq = received(&world) + 1;
+    let text = format!(
+        r##"{{"seq":{seq},"method":"deliver","params":["message","ro-1",{{"methargs":{{"body":"#[\"keep\",[\"&0\"]]","slots":["rp+40"]}}}}]}}"##
+    );
+    inject(&mut world, &text);
+    let ann = EndpointId::Remote(world.remote(BOB).remote);
+    let name = RRef { kind: RefKind::Promise, side: Side::Export, index: 40 };
+    let kref = *world.db(BOB).get::<ClistByEref>(&(ann, name.into())).expect("introduced");
+    let row = world.db(BOB).get::<Promises>(&kref.promise().expect("a promise")).expect("a record");
+    let PromiseState::Unresolved { decider, subscribers } = &row.state else { panic!("{row:?}") };
+    assert_eq!(*decider, Some(Decider::Endpoint(ann)));
+    assert!(subscribers.contains(&ann), "{subscribers:?}");
+}
+
+#[test]
+fn a_peer_cannot_give_one_result_to_two_messages() {
+    let (mut world, object) = pair();
+    let recv = received(&world);
+    let message = |seq: u64, method: &str| -> std::sync::Arc<str> {
+        let text = format!(
+            r##"{{"seq":{seq},"method":"deliver","params":["message","ro-1",{{"methargs":{{"body":"#[\"{method}\",[]]","slots":[]}},"result":"rp+40"}}]}}"##
+        );
+        text.into()
+    };
+    let ann = world.sides[ANN].name.clone();
+    let channel = world.sides[BOB].kernel.channels.bound_to(&ann).expect("a channel");
+    let frames = vec![message(recv + 1, "one"), message(recv + 2, "evil")];
+    world.input(
+        BOB,
+        Input::Link { event: LinkEvent::FramesRead { channel, frames }, fresh: Incarnation::new("unused") },
+    );
+    assert_eq!((world.calls(BOB, "one"), world.calls(BOB, "evil")), (1, 0));
+    // Whoever answered the first would have been ended for answering what another decides by then.
+    assert_eq!((received(&world), world.db(BOB).len::<capstan_store::schema::Vats>()), (recv + 2, 1));
+    let _unused = object;
 }
 
 #[test]

@@ -318,7 +318,8 @@ fn d24_messages_of_the_dead_life_lose_their_result_only() {
         .iter::<RunQueue>()
         .filter_map(|(_, item)| match item {
             capstan_store::schema::QueueItem::Send(item) => Some(item.result),
-            capstan_store::schema::QueueItem::Notify { .. } => None,
+            capstan_store::schema::QueueItem::Notify { .. }
+            | capstan_store::schema::QueueItem::Unreadable(_) => None,
         })
         .collect();
     assert_eq!(results, [None]);
