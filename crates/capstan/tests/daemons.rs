@@ -10,7 +10,7 @@ fn mode(path: &std::path::Path) -> u32 {
 }
 
 #[test]
-fn n208_a_daemon_starts_stops_and_is_purged() {
+fn k208_a_daemon_starts_stops_and_is_purged() {
     let shell = Shell::new();
     let started = shell.run(&["daemon", "start"]).done();
     let keys: Vec<&String> = started.as_object().into_iter().flat_map(|object| object.keys()).collect();
@@ -47,11 +47,19 @@ fn n208_a_daemon_starts_stops_and_is_purged() {
 }
 
 #[test]
-fn n209_a_second_daemon_is_refused_and_a_dead_one_is_succeeded() {
+fn k209_a_second_daemon_is_refused_and_a_dead_one_is_succeeded() {
     let shell = Shell::new();
     let root = shell.launch_example("counter.js");
     let second = shell.run(&["daemon", "start", "--foreground"]);
     assert!(second.failed(1, "IO").contains("another daemon is running"), "{second:?}");
+    // The refusal comes before the store: a file that is none is not even looked at.
+    let store = shell.home().join("kernel.sqlite");
+    let real = shell.home().join("real.sqlite");
+    let moved = std::fs::rename(&store, &real).and_then(|()| std::fs::write(&store, "no database"));
+    assert!(moved.is_ok(), "{moved:?}");
+    let again = shell.run(&["daemon", "start", "--foreground"]);
+    assert!(again.failed(1, "IO").contains("another daemon is running"), "{again:?}");
+    assert!(std::fs::rename(&real, &store).is_ok());
     assert_eq!(shell.run(&["send", &root, "bump"]).done(), json!(1));
     shell.kill();
     assert!(shell.home().join("daemon.pid").exists() && shell.home().join("daemon.sock").exists());
@@ -60,7 +68,7 @@ fn n209_a_second_daemon_is_refused_and_a_dead_one_is_succeeded() {
 }
 
 #[test]
-fn n210_commands_that_race_start_one_daemon() -> anyhow::Result<()> {
+fn k210_commands_that_race_start_one_daemon() -> anyhow::Result<()> {
     let shell = Shell::new();
     let commands = (0..6).map(|_| {
         shell.command(&["--json", "daemon", "start"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()

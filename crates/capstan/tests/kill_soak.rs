@@ -147,7 +147,7 @@ fn report(line: &mut Line, root: &str, from: u64, to: u64) -> Result<BTreeMap<u6
 
 /// All number dispensers.
 fn counters(line: &mut Line) -> Result<BTreeMap<String, u64>> {
-    let rows = line.call("executeDBQuery", json!({"sql": "select name, next from counter"}))?;
+    let rows = line.call("query", json!({"sql": "select name, next from counter"}))?;
     let rows = rows.as_array().context("no rows")?.iter();
     let pair = |row: &Json| Some((row.get("name")?.as_str()?.to_owned(), row.get("next")?.as_u64()?));
     rows.map(|row| pair(row).context("a counter")).collect()

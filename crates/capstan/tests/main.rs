@@ -2,6 +2,7 @@
 
 mod bench;
 mod calls;
+mod control;
 mod daemons;
 mod demo;
 mod help;

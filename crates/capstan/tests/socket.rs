@@ -7,28 +7,28 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-fn connect(shell: &Shell) -> anyhow::Result<BufReader<UnixStream>> {
+pub(crate) fn connect(shell: &Shell) -> anyhow::Result<BufReader<UnixStream>> {
     let stream = UnixStream::connect(shell.home().join("daemon.sock"))?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     Ok(BufReader::new(stream))
 }
 
-fn say(line: &mut BufReader<UnixStream>, text: &str) -> std::io::Result<()> {
+pub(crate) fn say(line: &mut BufReader<UnixStream>, text: &str) -> std::io::Result<()> {
     line.get_mut().write_all(text.as_bytes())
 }
 
-fn hear(line: &mut BufReader<UnixStream>) -> anyhow::Result<Json> {
+pub(crate) fn hear(line: &mut BufReader<UnixStream>) -> anyhow::Result<Json> {
     let mut text = String::new();
     line.read_line(&mut text)?;
     Ok(serde_json::from_str(&text)?)
 }
 
-fn error_code(response: &Json) -> Option<i64> {
+pub(crate) fn error_code(response: &Json) -> Option<i64> {
     response.pointer("/error/code").and_then(Json::as_i64)
 }
 
 #[test]
-fn n206_requests_are_answered_by_id_and_refusals_have_their_numbers() -> anyhow::Result<()> {
+fn k206_requests_are_answered_by_id_and_refusals_have_their_numbers() -> anyhow::Result<()> {
     let shell = Shell::new();
     shell.run(&["daemon", "start"]).done();
     let mut line = connect(&shell)?;
@@ -86,7 +86,7 @@ fn a_slow_request_does_not_hold_up_the_next_and_half_closing_is_no_departure() -
 }
 
 #[test]
-fn n218_a_request_that_is_too_long_is_refused() -> anyhow::Result<()> {
+fn k218_a_request_that_is_too_long_is_refused() -> anyhow::Result<()> {
     let shell = Shell::new();
     shell.run(&["daemon", "start"]).done();
     let mut line = connect(&shell)?;

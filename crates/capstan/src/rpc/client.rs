@@ -75,14 +75,17 @@ impl Client {
             let mut response: Json = serde_json::from_slice(&text)
                 .map_err(|error| CliError::internal(format!("the daemon's response: {error}")))?;
             let id = response.get("id").cloned().unwrap_or_default();
+            // Without an id: the daemon could not even read the request.
+            if id != json!(self.next) && !id.is_null() {
+                continue;
+            }
             if let Some(error) = response.get_mut("error").map(Json::take) {
                 let error: RpcError = serde_json::from_value(error)
                     .map_err(|error| CliError::internal(format!("the daemon's error: {error}")))?;
                 return Err(error.into_cli());
             }
-            if id == json!(self.next) {
-                return Ok(response.get_mut("result").map(Json::take).unwrap_or_default());
-            }
+            let result = response.get_mut("result").map(Json::take);
+            return result.ok_or_else(|| CliError::internal("the daemon's response has no result"));
         }
     }
 
@@ -91,5 +94,50 @@ impl Client {
         let result = self.call(method, params).await?;
         serde_json::from_value(result)
             .map_err(|error| CliError::internal(format!("result of {method}: {error}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::UnixListener;
+
+    /// Calls a daemon that answers the first request with these lines and hangs up.
+    async fn answered(lines: &'static str) -> anyhow::Result<Result<u32, CliError>> {
+        let dir = tempfile::tempdir()?;
+        let home = Home::new(dir.path())?;
+        let listener = UnixListener::bind(home.socket())?;
+        let daemon = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await?;
+            let mut request = [0; 1024];
+            let read = stream.read(&mut request).await?;
+            stream.write_all(lines.as_bytes()).await?;
+            Ok::<_, io::Error>(String::from_utf8_lossy(request.get(..read).unwrap_or_default()).into_owned())
+        });
+        let mut client = Client::connect(&home).await?.ok_or_else(|| anyhow::anyhow!("no daemon"))?;
+        let outcome = client.call_as("n", json!([])).await;
+        let request: Json = serde_json::from_str(&daemon.await??)?;
+        assert_eq!(request, json!({"jsonrpc": "2.0", "id": 1, "method": "n", "params": []}));
+        Ok(outcome)
+    }
+
+    #[tokio::test]
+    async fn k205_answers_are_matched_by_id_and_strange_ones_ignored_or_refused() -> anyhow::Result<()> {
+        let strange = "{\"id\":7,\"result\":3}\n{\"id\":\"1\",\"error\":{\"code\":1,\"message\":\"x\"}}\n{\"id\":1,\"result\":4}\n";
+        assert_eq!(answered(strange).await?, Ok(4));
+        for (lines, why) in [
+            ("{\"id\":7,\"result\":3}\n", "connection closed before it came"),
+            ("{\"id\":1,\"result\":\"four\"}\n", "result of n: invalid type"),
+            ("{\"id\":1}\n", "has no result"),
+            ("{\"id\":1,\"error\":3}\n", "the daemon's error"),
+            ("{\"id\":null,\"error\":{\"code\":-32700,\"message\":\"unread\"}}\n", "unread"),
+            ("{\"id\":1,\"error\":{\"code\":-32603,\"message\":\"no\"}}\n", "no"),
+            ("nonsense\n", "the daemon's response"),
+        ] {
+            let error = answered(lines).await?.err().map(|error| error.message).unwrap_or_default();
+            assert!(error.contains(why), "{lines}: {error}");
+        }
+        Ok(())
     }
 }

@@ -17,6 +17,6 @@ pub struct QueryArgs {
 }
 
 pub(super) async fn run(ctx: &mut Ctx, args: QueryArgs) -> Result<Listing, CliError> {
-    let rows = ctx.call("executeDBQuery", json!({"sql": args.sql})).await?;
+    let rows = ctx.call("query", json!({"sql": args.sql})).await?;
     Ok(Listing::new(rows, "No rows."))
 }

@@ -4,9 +4,9 @@ use super::error::{RpcError, UNKNOWN_METHOD};
 use super::methods::params::{Backup, Id, Kref, Launch, Name, Peer, RemoteComms, Sql, Url, parse};
 use crate::cluster::{self, Cluster};
 use crate::daemon::Daemon;
-use crate::error::Code;
-use capstan_host::{HostError, QueryError};
-use capstan_kernel::host_op::{Answer, HostOp, LaunchConfig, Refusal};
+use crate::error::{CliError, Code};
+use capstan_host::{HostError, QueryError, Record};
+use capstan_kernel::host_op::{Answer, HostOp, LaunchConfig};
 use capstan_model::id::KRef;
 use serde_json::{Value as Json, json};
 use std::collections::BTreeSet;
@@ -18,8 +18,28 @@ pub(crate) mod views;
 
 type Outcome = Result<Json, RpcError>;
 
+/// Methods that have nothing to be told.
+const WITHOUT_PARAMS: [&str; 13] = [
+    "getStatus",
+    "terminateAllVats",
+    "clearState",
+    "collectGarbage",
+    "gc",
+    "listOcapURLs",
+    "status",
+    "listVats",
+    "listSubclusters",
+    "listRemotes",
+    "deadLetters",
+    "daemonStatus",
+    "fsck",
+];
+
 /// Carries out one request.
 pub(crate) async fn call(daemon: &Daemon, method: &str, params: Json) -> Outcome {
+    if WITHOUT_PARAMS.contains(&method) && params != json!([]) && params != json!({}) {
+        return Err(RpcError::params("expected none"));
+    }
     match method {
         "getStatus" => views::kernel_status(daemon).await,
         "launchSubcluster" => launch(daemon, parse(params)?).await,
@@ -51,7 +71,10 @@ pub(crate) async fn call(daemon: &Daemon, method: &str, params: Json) -> Outcome
         "getSystemSubclusterRoot" => {
             Ok(json!(daemon.host().system_root(&parse::<Name>(params)?.name).await?))
         }
-        "executeDBQuery" => query(daemon, parse(params)?).await,
+        "query" => {
+            query(daemon, parse(params)?).await.map(|rows| rows.into_iter().map(Json::Object).collect())
+        }
+        "executeDBQuery" => Ok(query(daemon, parse(params)?).await?.into_iter().map(as_texts).collect()),
         "issueOcapURL" => issue(daemon, parse::<Kref>(params)?.kref).await,
         "redeemOcapURL" => redeem(daemon, &parse::<Url>(params)?.url).await.map(|kref| json!(kref)),
         "listOcapURLs" => views::grants(daemon).await,
@@ -114,13 +137,26 @@ async fn issue(daemon: &Daemon, kref: KRef) -> Outcome {
 
 /// Redeems a URL whose form is checked first, so that the kernel is asked about real ones only.
 async fn redeem(daemon: &Daemon, url: &str) -> Result<KRef, RpcError> {
-    crate::url::check(url).map_err(|why| RpcError::from(Refusal::BadUrl(why)))?;
+    crate::url::check(url).map_err(|why| RpcError::from(CliError::new(Code::BadUrl, why)))?;
     Ok(KRef::Object(daemon.host().redeem_url(url).await?))
 }
 
-async fn query(daemon: &Daemon, Sql { sql }: Sql) -> Outcome {
+/// A row whose values are all texts, as clients of the reference expect; NULL is the empty one.
+fn as_texts(row: Record) -> Json {
+    let texts = row.into_iter().map(|(column, value)| {
+        let text = match value {
+            Json::Null => String::new(),
+            Json::String(text) => text,
+            other => other.to_string(),
+        };
+        (column, Json::String(text))
+    });
+    Json::Object(texts.collect())
+}
+
+async fn query(daemon: &Daemon, Sql { sql }: Sql) -> Result<Vec<Record>, RpcError> {
     match daemon.host().query(&sql).await {
-        Ok(rows) => Ok(Json::Array(rows.into_iter().map(Json::Object).collect())),
+        Ok(rows) => Ok(rows),
         Err(error @ QueryError::Refused(_)) => Err(RpcError::failed(Code::QueryRefused, error.to_string())),
         Err(error @ QueryError::Failed(_)) => Err(RpcError::failed(Code::Io, error.to_string())),
     }
