@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod k_promises;
+mod k_reset;
 mod k_routing;
 mod k_workload;
 mod pairs;

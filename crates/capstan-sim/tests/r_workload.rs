@@ -1,7 +1,8 @@
 //! A random workload under random faults, and what must hold whatever happens (03 G.1).
 
-use capstan_kernel::host_op::Answer;
+use capstan_kernel::host_op::{Answer, HostOp};
 use capstan_kernel::kernel::Generation::{self, Classic, Session};
+use capstan_model::peer::Incarnation;
 use capstan_sim::passable::Passable;
 use capstan_sim::scripted;
 use capstan_sim::world::Restart::{Keep, RestoreSnapshot, Wipe};
@@ -24,6 +25,8 @@ enum Op {
     Start(usize),
     RestartKeep(usize),
     RestartWipe(usize),
+    /// Forgets everything while it runs.
+    Reset(usize),
     /// Dies at one of the next commits.
     Strike(usize, u64, Strike),
     Backup(usize),
@@ -43,6 +46,7 @@ fn random(world: &mut World) -> Op {
         21..=25 => Op::Start(which),
         36 => Op::RestartKeep(which),
         26 => Op::RestartWipe(which),
+        37 => Op::Reset(which),
         33..=35 => {
             let strikes = [Strike::BeforeCommit, Strike::AfterCommit];
             Op::Strike(which, world.chance(4), strikes[usize::from(world.chance(2) == 1)])
@@ -152,6 +156,19 @@ impl Run {
                 self.held = [None, None];
                 self.open(which);
             }
+            Op::Reset(which) => {
+                let kernel = self.kernels[which];
+                if !self.world.is_up(kernel) {
+                    return;
+                }
+                self.world.spare(kernel);
+                // What runs ahead of the disk counts: it is answered together with the reset.
+                self.ledgers.extend(notes(&self.world.db(kernel).tables().snapshot()));
+                let life = Incarnation::new(format!("reset-{}", self.done.len()));
+                assert_eq!(self.world.ask(kernel, HostOp::Reset { life }), Ok(Answer::Done));
+                self.held = [None, None];
+                self.open(which);
+            }
             Op::Strike(which, ahead, strike) => {
                 let kernel = self.kernels[which];
                 let at = self.world.commits(kernel) + ahead;
@@ -239,7 +256,7 @@ fn run(seed: u64, generations: (Generation, Generation), restores: bool) -> Resu
     for _ in 0..OPS {
         match random(&mut run.world) {
             // Late handshakes of a dead life defeat exactly-once without facts on the wire: no wipes here.
-            Op::RestartWipe(which) if !session => run.op(Op::RestartKeep(which)),
+            Op::RestartWipe(which) | Op::Reset(which) if !session => run.op(Op::RestartKeep(which)),
             Op::Backup(_) | Op::Restore(_) if !restores => run.op(Op::Pass(20)),
             op => run.op(op),
         }

@@ -126,6 +126,34 @@ fn r59_gives_up_once_when_attempts_are_limited_and_never_otherwise() {
 }
 
 #[test]
+fn r66_a_wake_tries_again_at_once_what_waited_or_was_given_up() {
+    for limit in [0, 3] {
+        let options = LinkOptions {
+            retry_base: Millis(1_000_000),
+            retry_cap: Millis(1_000_000),
+            max_retry_attempts: limit,
+            ..LinkOptions::default()
+        };
+        let mut b = Bench::new(options);
+        b.want("a", false);
+        let refused = || LinkFact::DialFailed { peer: peer("a"), error: "refused".into() };
+        for _ in 0..3 {
+            b.fact(refused());
+            b.tick();
+        }
+        b.fact(refused());
+        b.order(LinkOrder::Woke);
+        assert_eq!(dials(&b.fact(LinkFact::Tick)), 1, "without waiting");
+        // The attempts are counted anew.
+        assert!(!reports(&b.fact(refused())).iter().any(|event| matches!(event, LinkEvent::GaveUp { .. })));
+        // What nobody wants is not dialled.
+        b.order(LinkOrder::Unwant { peer: peer("a") });
+        b.order(LinkOrder::Woke);
+        assert_eq!(dials(&b.fact(LinkFact::Tick)), 0);
+    }
+}
+
+#[test]
 fn r65_failed_handshake_in_the_loop_is_tried_again() {
     let mut b = bench();
     b.want("a", false);
