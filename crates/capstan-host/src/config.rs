@@ -46,6 +46,8 @@ pub struct HostConfig {
     /// Wipe the store before anything starts. The identity stays, unless a mnemonic is given as its source; the life
     /// is new in any case (02 §14).
     pub reset_storage: bool,
+    /// The globals that vats may ask for; `None`: all of them (04 §2).
+    pub allowed_globals: Option<Vec<String>>,
     /// Recount everything after every transaction: slow, for tests.
     pub audit_every_transaction: bool,
 }
@@ -71,6 +73,7 @@ impl HostConfig {
             frame_bytes_max: 16 << 20,
             system: Vec::new(),
             reset_storage: false,
+            allowed_globals: None,
             audit_every_transaction: false,
         }
     }

@@ -145,6 +145,9 @@ impl Driver {
                 let bytes = replies.iter().map(|(_, reply)| stored_bytes(reply)).sum();
                 self.step(Input::VatReplied { vat, incarnation, replies }, bytes);
             }
+            Post::Vat(VatEvent::Woken { vat, incarnation }) => {
+                self.step(Input::VatWoken { vat, incarnation }, 0);
+            }
             Post::Vat(VatEvent::Died { vat, incarnation, fault }) => {
                 self.step(Input::VatDied { vat, incarnation, fault }, 0);
             }

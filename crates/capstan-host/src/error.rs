@@ -37,6 +37,9 @@ pub enum HostError {
     /// The network could not be set up.
     #[error("cannot set up the network: {0}")]
     Network(#[from] NetError),
+    /// The restriction of what vats may ask for names something that there is not (04 §2).
+    #[error("there is no global {0:?} that vats could be given")]
+    UnknownGlobal(String),
     /// A listener was not confirmed in time.
     #[error("no listen address was confirmed within {0} s")]
     Listen(u64),

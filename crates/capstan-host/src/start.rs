@@ -13,6 +13,7 @@ use crate::release::Outlets;
 use capstan_js::{VatEvent, Workers};
 use capstan_kernel::kernel::{Kernel, KernelConfig};
 use capstan_model::peer::{Hint, Millis};
+use capstan_model::vat::GLOBALS;
 use capstan_net::{Node, NodeConfig};
 use capstan_store::home::HomeLock;
 use capstan_store::overlay::Db;
@@ -50,6 +51,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 
 pub(crate) async fn start(config: HostConfig) -> Result<Inner, HostError> {
     let kernel_system = system_texts(&config.system)?;
+    let allowed_globals = allowed_globals(&config)?;
     let (path, sync, source) = (config.home.clone(), config.sync, config.seed.clone());
     let reset = config.reset_storage;
     let open = move || {
@@ -73,7 +75,7 @@ pub(crate) async fn start(config: HostConfig) -> Result<Inner, HostError> {
     let sink = inbox.clone();
     let driver = Driver {
         kernel,
-        workers: Workers::new(config.workers, move |event| match event {
+        workers: Workers::restricted(config.workers, allowed_globals, move |event| match event {
             // Written where it was said: a talkative vat waits for the log and fills no queue.
             VatEvent::Log { vat, level, text } => log::vat(vat, &level, &text),
             event => drop(sink.send(Post::Vat(event))),
@@ -117,6 +119,14 @@ fn system_texts(system: &[SystemSubcluster]) -> Result<BTreeMap<Arc<str>, Arc<st
         }
     }
     Ok(texts)
+}
+
+fn allowed_globals(config: &HostConfig) -> Result<Option<Vec<Arc<str>>>, HostError> {
+    let Some(names) = &config.allowed_globals else { return Ok(None) };
+    match names.iter().find(|name| !GLOBALS.contains(&name.as_str())) {
+        Some(unknown) => Err(HostError::UnknownGlobal(unknown.clone())),
+        None => Ok(Some(names.iter().map(|name| name.as_str().into()).collect())),
+    }
 }
 
 fn kernel_config(config: &HostConfig, identity: &Identity) -> KernelConfig {

@@ -29,6 +29,7 @@ fn main() {
                 parameters: None,
                 store: vec![],
                 limits: VatLimits::default(),
+                endowments: Default::default(),
             });
             assert!(matches!(events.recv().unwrap(), VatEvent::Started { result: Ok(_), .. }));
         }

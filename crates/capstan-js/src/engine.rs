@@ -1,13 +1,16 @@
 //! One vat: an engine with its realm, brought up, given deliveries one by one.
 
 use crate::desk::{self, Desk, SharedDesk};
+use crate::endow::{self, SharedTimers};
 use crate::limits::{CountingAllocator, Fuse};
 use crate::modules::{Gate, Shelf, is_ours};
 use crate::rejections;
 use crate::workers::Report;
 use capstan_model::capdata::{Message, Resolution};
 use capstan_model::refs::VRef;
-use capstan_model::vat::{CodeFormat, VatCode, VatDelivery, VatFault, VatReply, VatStart, VatStarted};
+use capstan_model::vat::{
+    CodeFormat, Endowments, VatCode, VatDelivery, VatFault, VatReply, VatStart, VatStarted,
+};
 use rquickjs::context::EvalOptions;
 use rquickjs::function::IntoArgs;
 use rquickjs::promise::PromiseState;
@@ -17,10 +20,10 @@ use rquickjs::{
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Instant;
 
 /// The tiny source module that links the compiled ones.
 pub(crate) const BOOT: &str = "capstan:boot";
-const BOOT_SOURCE: &str = "export * from 'capstan:liveslots';";
 
 /// Depth of the engine's stack, within the worker thread's.
 const STACK_BYTES: usize = 6 << 20;
@@ -37,12 +40,15 @@ pub(crate) struct Engine {
     runtime: Runtime,
     fuse: Arc<Fuse>,
     desk: SharedDesk,
+    timers: SharedTimers,
 }
 
 impl Engine {
     /// Brings a vat up: realm, code, `buildRootObject`. The text of an error is the reason as users see it.
     pub(crate) fn start(start: VatStart, report: &Report) -> Result<(Engine, VatStarted), String> {
+        endow::check(start.vat, &start.endowments, report.allowed_globals())?;
         let fuse = Fuse::new(start.limits);
+        let timers = SharedTimers::default();
         let desk = Desk::new(fuse.clone(), start.store);
         let failed = |why: rquickjs::Error| format!("cannot make an engine: {why}");
         let runtime = Runtime::new_with_alloc(CountingAllocator(fuse.clone())).map_err(failed)?;
@@ -58,8 +64,9 @@ impl Engine {
         let started = context.with(|ctx| {
             let _emptied = rejections::Emptied;
             let host = desk::host_object(&ctx, &desk, start.vat, report).map_err(failed)?;
+            endow::natives(&ctx, &host, &start.endowments, &timers).map_err(failed)?;
             let bring_up = || {
-                let side = boot(&ctx, host)?;
+                let side = boot(&ctx, host, &start.endowments)?;
                 let build = load(&ctx, &start.code, &closed, &fuse)?;
                 let start_vat: Function = side.get("start").catch(&ctx).map_err(text)?;
                 let parameters = start.parameters.as_deref();
@@ -81,7 +88,7 @@ impl Engine {
         let (syscalls, store) = Desk::take(&desk);
         let root_methods = names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
         Ok((
-            Engine { runtime_side, context, runtime, fuse, desk },
+            Engine { runtime_side, context, runtime, fuse, desk, timers },
             VatStarted { syscalls, store, root_methods },
         ))
     }
@@ -92,7 +99,10 @@ impl Engine {
         let outcome = self.context.with(|ctx| {
             let _emptied = rejections::Emptied;
             let side = self.runtime_side.clone().restore(&ctx).map_err(|why| why.to_string())?;
-            let done = apply(&ctx, &side, &self.fuse, delivery);
+            let done = match delivery {
+                VatDelivery::Wake => self.wake(&ctx, &side),
+                delivery => apply(&ctx, &side, &self.fuse, delivery),
+            };
             drain(&ctx, &self.fuse);
             rejections::report(&ctx, &side);
             drain(&ctx, &self.fuse);
@@ -107,6 +117,22 @@ impl Engine {
         let (syscalls, store) = Desk::take(&self.desk);
         VatReply { syscalls, store, outcome }
     }
+
+    /// Runs what is due, each to the end before the next. What comes due meanwhile waits for the next time, so that
+    /// a timer that sets another without delay holds up nobody.
+    fn wake<'js>(&self, ctx: &Ctx<'js>, side: &Object<'js>) -> Result<(), String> {
+        let due = endow::lock(&self.timers).due(Instant::now());
+        due.into_iter().try_for_each(|id| {
+            call(ctx, side, "fire", (id,))?;
+            drain(ctx, &self.fuse);
+            Ok(())
+        })
+    }
+
+    /// Returns when the vat next has something to do by itself.
+    pub(crate) fn next_alarm(&self) -> Option<Instant> {
+        endow::lock(&self.timers).next()
+    }
 }
 
 impl Drop for Engine {
@@ -116,10 +142,16 @@ impl Drop for Engine {
     }
 }
 
-fn boot<'js>(ctx: &Ctx<'js>, host: Object<'js>) -> Result<Object<'js>, String> {
+fn boot<'js>(ctx: &Ctx<'js>, host: Object<'js>, endowments: &Endowments) -> Result<Object<'js>, String> {
+    // What a vat is given must be offered before the realm is closed.
+    let mut source = String::new();
+    for module in endow::modules(endowments) {
+        source += &format!("export * from '{module}'; ");
+    }
+    source += "export * from 'capstan:liveslots';";
     let run = || {
         ctx.globals().set("__host", host)?;
-        let (module, done) = Module::declare(ctx.clone(), BOOT, BOOT_SOURCE)?.eval()?;
+        let (module, done) = Module::declare(ctx.clone(), BOOT, source)?.eval()?;
         done.finish::<()>()?;
         module.namespace()
     };
@@ -223,6 +255,8 @@ fn apply<'js>(ctx: &Ctx<'js>, side: &Object<'js>, fuse: &Fuse, delivery: VatDeli
             }
             call(ctx, side, "notice", ())
         }
+        // Done by `Engine::wake`, which has the timers.
+        VatDelivery::Wake => Ok(()),
         VatDelivery::DropExports(list) => call(ctx, side, "dropExports", (joined(&list),)),
         VatDelivery::RetireExports(list) => call(ctx, side, "retireExports", (joined(&list),)),
         VatDelivery::RetireImports(list) => call(ctx, side, "retireImports", (joined(&list),)),

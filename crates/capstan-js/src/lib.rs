@@ -4,15 +4,18 @@
 //! own heap and its own hardened realm; a few threads carry all of them. The part of the runtime that lives inside
 //! the realm is in `js/`: references, promises, smallcaps, baggage.
 //!
-//! **Invariant:** no clock, randomness or I/O reaches a vat; what it says leaves only in the reply to a delivery.
+//! **Invariant:** no clock, randomness or I/O reaches a vat unless its configuration asks for it; what it says leaves only
+//! in the reply to a delivery. What it does by itself, in a timer say, waits until the kernel has it woken.
 //! **Invariant:** this crate knows the kernel's vocabulary (`capstan_model::vat`) and nothing else of it.
 
 mod desk;
+mod endow;
 mod engine;
 mod limits;
 mod modules;
 mod rejections;
 mod rows;
+mod timers;
 mod workers;
 
 pub use workers::{VatEvent, Workers};

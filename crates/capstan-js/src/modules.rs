@@ -23,6 +23,12 @@ const INNER: &[(&str, &str)] = &[
     ("capstan:exo", include_str!("js/exo.js")),
     ("capstan:collections", include_str!("js/collections.js")),
     ("capstan:watch", include_str!("js/watch.js")),
+    ("capstan:endowments", include_str!("js/endowments.js")),
+    ("capstan:timers", include_str!("js/timers.js")),
+    ("capstan:codecs", include_str!("js/codecs.js")),
+    ("capstan:abort", include_str!("js/abort.js")),
+    ("capstan:url", include_str!("js/url.js")),
+    ("capstan:crypto", include_str!("js/crypto.js")),
     ("capstan:liveslots", include_str!("js/liveslots.js")),
 ];
 

@@ -49,6 +49,14 @@ pub enum VatEvent {
         /// `Limit` for a vat that hung beyond its deadline, `WorkerDied` for those that shared its thread.
         fault: VatFault,
     },
+    /// Something that the vat began itself has come due: it waits for a [`VatDelivery::Wake`]. Not said again before
+    /// that was delivered.
+    Woken {
+        /// Which vat.
+        vat: VatId,
+        /// Which run of it.
+        incarnation: VatIncarnation,
+    },
     /// A line for the vat's log.
     Log {
         /// Which vat.
@@ -92,13 +100,23 @@ impl Lane {
         self.bell.notify_one();
     }
 
-    fn next(&self) -> Order {
+    /// Waits for the next order, or for the given moment.
+    fn next(&self, until: Option<Instant>) -> Option<Order> {
         let mut orders = lock(&self.orders);
         loop {
-            match orders.pop_front() {
-                Some(order) => return order,
-                None => orders = self.bell.wait(orders).unwrap_or_else(PoisonError::into_inner),
+            if let Some(order) = orders.pop_front() {
+                return Some(order);
             }
+            orders = match until {
+                None => self.bell.wait(orders).unwrap_or_else(PoisonError::into_inner),
+                Some(until) => {
+                    let wait = until.saturating_duration_since(Instant::now());
+                    if wait.is_zero() {
+                        return None;
+                    }
+                    self.bell.wait_timeout(orders, wait).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
         }
     }
 
@@ -114,9 +132,18 @@ impl Lane {
 pub(crate) struct Report {
     lane: Arc<Lane>,
     sink: Sink,
+    allowed_globals: AllowedGlobals,
 }
 
+/// Which globals a vat may ask for; none: all there are.
+type AllowedGlobals = Option<Arc<[Arc<str>]>>;
+
 impl Report {
+    /// What this host lets vats ask for.
+    pub(crate) fn allowed_globals(&self) -> Option<&[Arc<str>]> {
+        self.allowed_globals.as_deref()
+    }
+
     pub(crate) fn send(&self, event: VatEvent) {
         let given_up = lock(&self.lane.given_up);
         if !*given_up {
@@ -132,6 +159,7 @@ struct Homes {
 
 struct Pool {
     sink: Sink,
+    allowed_globals: AllowedGlobals,
     homes: Mutex<Homes>,
 }
 
@@ -143,11 +171,26 @@ pub struct Workers {
 impl Workers {
     /// Starts `threads` worker threads (0: one per core). The sink must not block for long and must not panic.
     pub fn new(threads: usize, sink: impl Fn(VatEvent) + Send + Sync + 'static) -> Self {
+        Self::restricted(threads, None, sink)
+    }
+
+    /// The same, and vats may ask for no globals but these; `None`: for all of
+    /// [`GLOBALS`](capstan_model::vat::GLOBALS).
+    pub fn restricted(
+        threads: usize,
+        allowed_globals: Option<Vec<Arc<str>>>,
+        sink: impl Fn(VatEvent) + Send + Sync + 'static,
+    ) -> Self {
         let threads =
             if threads == 0 { thread::available_parallelism().map_or(1, usize::from) } else { threads };
         let sink: Sink = Arc::new(sink);
-        let lanes = (0..threads).map(|_| open_lane(&sink)).collect();
-        let pool = Arc::new(Pool { sink, homes: Mutex::new(Homes { lanes, homes: BTreeMap::new() }) });
+        let allowed_globals: AllowedGlobals = allowed_globals.map(Into::into);
+        let lanes = (0..threads).map(|_| open_lane(&sink, &allowed_globals)).collect();
+        let pool = Arc::new(Pool {
+            sink,
+            allowed_globals,
+            homes: Mutex::new(Homes { lanes, homes: BTreeMap::new() }),
+        });
         let watched = Arc::downgrade(&pool);
         // Without a watchdog only native loops go unnoticed, so a failed spawn is not the end.
         let _ = thread::Builder::new().name("vat-watchdog".to_owned()).spawn(move || watch(&watched));
@@ -207,29 +250,50 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn open_lane(sink: &Sink) -> Arc<Lane> {
+fn open_lane(sink: &Sink, allowed_globals: &AllowedGlobals) -> Arc<Lane> {
     let lane = Arc::new(Lane::default());
-    let report = Report { lane: lane.clone(), sink: sink.clone() };
+    let allowed_globals = allowed_globals.clone();
+    let report = Report { lane: lane.clone(), sink: sink.clone(), allowed_globals };
     let builder = thread::Builder::new().name("vats".to_owned()).stack_size(THREAD_STACK_BYTES);
     // If the system gives no thread, the orders wait; nothing else can be done here.
     let _ = builder.spawn(move || run(&report));
     lane
 }
 
-type Engines = BTreeMap<VatId, (VatIncarnation, Engine, VatLimits)>;
+/// One vat on its thread.
+struct Seat {
+    incarnation: VatIncarnation,
+    engine: Engine,
+    limits: VatLimits,
+    /// The kernel was told that the vat has something to do, and has not had it woken yet.
+    rung: bool,
+}
+
+impl Seat {
+    /// When the kernel is next to be told.
+    fn alarm(&self) -> Option<Instant> {
+        if self.rung { None } else { self.engine.next_alarm() }
+    }
+}
+
+type Seats = BTreeMap<VatId, Seat>;
 
 fn run(report: &Report) {
-    let mut engines = Engines::new();
+    let mut seats = Seats::new();
     loop {
-        match report.lane.next() {
-            Order::Quit => return,
-            Order::Stop(vat, incarnation) => {
-                if engines.get(&vat).is_some_and(|(current, ..)| *current == incarnation) {
-                    engines.remove(&vat);
+        ring(&mut seats, report);
+        match report.lane.next(seats.values().filter_map(Seat::alarm).min()) {
+            None => continue, // somebody's time has come
+            Some(Order::Quit) => return,
+            Some(Order::Stop(vat, incarnation)) => {
+                if seats.get(&vat).is_some_and(|seat| seat.incarnation == incarnation) {
+                    seats.remove(&vat);
                 }
             }
-            Order::Start(start) => bring_up(&mut engines, *start, report),
-            Order::Deliver(vat, incarnation, batch) => deliver(&mut engines, vat, incarnation, batch, report),
+            Some(Order::Start(start)) => bring_up(&mut seats, *start, report),
+            Some(Order::Deliver(vat, incarnation, batch)) => {
+                deliver(&mut seats, vat, incarnation, batch, report);
+            }
         }
         if *lock(&report.lane.given_up) {
             return; // a replacement is at work already
@@ -237,15 +301,26 @@ fn run(report: &Report) {
     }
 }
 
-fn bring_up(engines: &mut Engines, start: VatStart, report: &Report) {
+/// Tells of the vats that have something to do by themselves.
+fn ring(seats: &mut Seats, report: &Report) {
+    let now = Instant::now();
+    for (vat, seat) in seats {
+        if seat.alarm().is_some_and(|at| at <= now) {
+            seat.rung = true;
+            report.send(VatEvent::Woken { vat: *vat, incarnation: seat.incarnation });
+        }
+    }
+}
+
+fn bring_up(seats: &mut Seats, start: VatStart, report: &Report) {
     let (vat, incarnation, limits) = (start.vat, start.incarnation, start.limits);
-    engines.remove(&vat);
+    seats.remove(&vat);
     *lock(&report.lane.busy) = Some(Busy { vat, limits, since: Instant::now() });
     let started = catch_unwind(AssertUnwindSafe(|| Engine::start(start, report)));
     *lock(&report.lane.busy) = None;
     let result = match started {
         Ok(Ok((engine, started))) => {
-            engines.insert(vat, (incarnation, engine, limits));
+            seats.insert(vat, Seat { incarnation, engine, limits, rung: false });
             Ok(started)
         }
         Ok(Err(why)) => Err(why),
@@ -255,21 +330,22 @@ fn bring_up(engines: &mut Engines, start: VatStart, report: &Report) {
 }
 
 fn deliver(
-    engines: &mut Engines,
+    seats: &mut Seats,
     vat: VatId,
     incarnation: VatIncarnation,
     batch: Vec<(DeliveryId, VatDelivery)>,
     report: &Report,
 ) {
-    let Some((_, engine, limits)) = engines.get(&vat).filter(|(current, ..)| *current == incarnation) else {
+    let Some(seat) = seats.get_mut(&vat).filter(|seat| seat.incarnation == incarnation) else {
         return;
     };
     let mut replies = Vec::with_capacity(batch.len());
     let mut failed = false;
     for (id, delivery) in batch {
-        *lock(&report.lane.busy) = Some(Busy { vat, limits: *limits, since: Instant::now() });
+        *lock(&report.lane.busy) = Some(Busy { vat, limits: seat.limits, since: Instant::now() });
+        seat.rung &= delivery != VatDelivery::Wake;
         let reply =
-            catch_unwind(AssertUnwindSafe(|| engine.deliver(delivery))).unwrap_or_else(|_| VatReply {
+            catch_unwind(AssertUnwindSafe(|| seat.engine.deliver(delivery))).unwrap_or_else(|_| VatReply {
                 syscalls: Vec::new(),
                 store: Default::default(),
                 outcome: Err(VatFault::WorkerDied("the worker failed during a delivery".to_owned())),
@@ -282,7 +358,7 @@ fn deliver(
     }
     *lock(&report.lane.busy) = None;
     if failed {
-        engines.remove(&vat);
+        seats.remove(&vat);
     }
     report.send(VatEvent::Replied { vat, incarnation, replies });
 }
@@ -307,7 +383,7 @@ fn give_up_stuck(pool: &Pool) -> Vec<VatEvent> {
         *lock(&lane.given_up) = true;
         let mut homes = lock(&pool.homes);
         if let Some(place) = homes.lanes.get_mut(index) {
-            *place = open_lane(&pool.sink);
+            *place = open_lane(&pool.sink, &pool.allowed_globals);
         }
         let mut dead = Vec::new();
         homes.homes.retain(|vat, (incarnation, lane)| {

@@ -25,6 +25,14 @@ pub(crate) struct Prepared {
     pub(crate) delivery: VatDelivery,
 }
 
+impl Prepared {
+    /// The asynchronous crank of 02 §6. It goes through the same hand-over as everything else for its vat, so that it
+    /// mixes with no other crank and its place among them is certain.
+    pub(crate) fn wake() -> Self {
+        Prepared { work: Work::Wake, mentions: Vec::new(), delivery: VatDelivery::Wake }
+    }
+}
+
 /// What can be done with the oldest item that waits for a vat.
 #[derive(Debug)]
 pub(crate) enum Preparation {
@@ -280,6 +288,7 @@ fn take_item(turn: &mut Turn<'_>, vat: VatId, flight: &InFlight) -> Result<Vec<P
             gc::end_reap(&mut turn.tx, vat.into());
             Ok(Vec::new())
         }
+        Work::Wake => Ok(Vec::new()),
     }
 }
 

@@ -20,6 +20,8 @@ pub(crate) struct Volatile {
     pub(crate) blocked: BTreeMap<RemoteId, VecDeque<u64>>,
     /// Vats that may have become able to take a delivery.
     pub(crate) ready: BTreeSet<VatId>,
+    /// Vats that wait for an asynchronous crank (02 §6): what they began themselves has come due.
+    pub(crate) woken: BTreeSet<VatId>,
     /// Run-queue positions to look at again, before anything new.
     pub(crate) recheck: VecDeque<u64>,
     /// The first run-queue position never looked at.
@@ -68,6 +70,8 @@ pub(crate) enum Work {
     Gc { kind: GcKind, objects: Vec<ObjectId> },
     /// The vat's reap.
     Reap,
+    /// An asynchronous crank: nothing of the store.
+    Wake,
 }
 
 impl Work {
@@ -75,7 +79,7 @@ impl Work {
     pub(crate) fn position(&self) -> Option<u64> {
         match self {
             Work::Message { position, .. } | Work::Notify { position, .. } => Some(*position),
-            Work::Gc { .. } | Work::Reap => None,
+            Work::Gc { .. } | Work::Reap | Work::Wake => None,
         }
     }
 }
@@ -170,6 +174,7 @@ impl Volatile {
             self.recheck.extend(flying.chain(lane.waiting.iter().copied()));
         }
         self.ready.remove(&vat);
+        self.woken.remove(&vat);
     }
 
     /// Whether the vat has nothing in flight.

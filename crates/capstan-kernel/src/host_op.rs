@@ -3,7 +3,7 @@
 use capstan_model::capdata::CapData;
 use capstan_model::id::{GrantId, KRef, ObjectId, PromiseId, RemoteId, SubclusterId, VatId};
 use capstan_model::peer::{Hint, Incarnation, Millis, PeerId, Seq};
-use capstan_model::vat::{VatCode, VatLimits};
+use capstan_model::vat::{Endowments, VatCode, VatLimits};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -130,6 +130,8 @@ pub struct VatConfig {
     pub parameters: Option<Arc<str>>,
     /// What it may use.
     pub limits: VatLimits,
+    /// What it is given.
+    pub endowments: Endowments,
 }
 
 /// What the control surface is told when all went well.

@@ -58,6 +58,16 @@ pub enum Input {
         /// Why.
         fault: VatFault,
     },
+    /// Something that a vat began itself has come due: it wants a [`VatDelivery::Wake`]. Made by the host of vats, once
+    /// until that is delivered.
+    ///
+    /// [`VatDelivery::Wake`]: capstan_model::vat::VatDelivery::Wake
+    VatWoken {
+        /// Which vat.
+        vat: VatId,
+        /// Which run of it.
+        incarnation: VatIncarnation,
+    },
     /// Something happened on the links. Made by the network; `fresh` is a random UUID that becomes our own
     /// incarnation if this event shows that we regressed.
     Link {

@@ -105,6 +105,7 @@ impl Kernel {
                 self.vat_replied(now, vat, incarnation, &replies, out);
             }
             Input::VatDied { vat, incarnation, fault } => self.vat_died(now, vat, incarnation, &fault, out),
+            Input::VatWoken { vat, incarnation } => self.vat_woken(vat, incarnation),
             Input::Link { event, fresh } => {
                 let Kernel { db, config, channels, .. } = self;
                 remote::link_event(db, channels, config, now, event, fresh, out);
@@ -288,6 +289,15 @@ impl Kernel {
                     return;
                 }
             }
+        }
+    }
+
+    /// Notes that a vat wants an asynchronous crank; one that does not run any more wants nothing.
+    fn vat_woken(&mut self, vat: VatId, incarnation: VatIncarnation) {
+        let runs = self.db.get::<Vats>(&vat).is_some_and(|row| row.phase == VatPhase::Running);
+        if runs && self.is_current(vat, incarnation) {
+            self.volatile.woken.insert(vat);
+            self.volatile.ready.insert(vat);
         }
     }
 

@@ -238,7 +238,10 @@ impl Kernel {
         let Some(row) = self.db.get::<Vats>(&vat) else { return false };
         let mut staged = Staged::new(row);
         let mut batch = Vec::new();
-        let mut progress = false;
+        if self.volatile.woken.remove(&vat) {
+            batch.push(Prepared::wake());
+        }
+        let mut progress = !batch.is_empty();
         while batch.len() < BATCH_MAX {
             let waiting = self.volatile.lanes.get(&vat).and_then(|lane| lane.waiting.front().copied());
             let Some(position) = waiting else { break };

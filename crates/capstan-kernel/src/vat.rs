@@ -36,6 +36,7 @@ pub(crate) fn create(
         code: config.code_hash.clone(),
         parameters: config.parameters.clone(),
         limits: config.limits,
+        endowments: config.endowments.clone(),
         phase: VatPhase::Launching,
         incarnation: VatIncarnation(1),
         next_object: 1,
@@ -72,6 +73,7 @@ fn order_start(turn: &mut Turn<'_>, vat: VatId) -> Result<(), Corrupt> {
         parameters: row.parameters.clone(),
         store: own_store(&turn.tx, vat).map(|(key, value)| (key.clone(), value.clone())).collect(),
         limits: row.limits,
+        endowments: row.endowments.clone(),
     };
     turn.dispatches.push(Dispatch::Start(start));
     Ok(())

@@ -262,6 +262,11 @@ impl World {
         replies
     }
 
+    /// What a vat began itself has come due, without running what it leads to.
+    pub(crate) fn wake(&mut self, vat: VatId, incarnation: u64) {
+        self.input(Input::VatWoken { vat, incarnation: VatIncarnation(incarnation) });
+    }
+
     /// Keeps deliveries for this vat back.
     pub(crate) fn hold(&mut self, name: &str) {
         self.held.insert(name.to_owned());
@@ -325,6 +330,7 @@ impl World {
             code_hash: format!("hash of {name}").into(),
             parameters: None,
             limits: VatLimits::default(),
+            endowments: Default::default(),
         };
         HostOp::Launch(LaunchConfig {
             bootstrap: names[0].into(),

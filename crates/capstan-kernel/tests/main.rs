@@ -15,3 +15,4 @@ mod subclusters;
 mod syscalls;
 mod system;
 mod translation;
+mod wakes;

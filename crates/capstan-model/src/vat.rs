@@ -55,6 +55,8 @@ pub struct VatLimits {
     pub slots_max: u32,
     /// The vat's durable store, bytes of keys and values.
     pub store_bytes_max: u64,
+    /// Messages that may wait for it; more are refused to their senders. A rule of the kernel, not of the worker.
+    pub queued_max: u32,
 }
 
 impl Default for VatLimits {
@@ -66,8 +68,59 @@ impl Default for VatLimits {
             body_units_max: 10_000_000,
             slots_max: 10_000,
             store_bytes_max: 1 << 30,
+            queued_max: 1_000_000,
         }
     }
+}
+
+/// The names that a vat's `globals` may ask for (04 §2).
+pub const GLOBALS: [&str; 20] = [
+    "setTimeout",
+    "clearTimeout",
+    "setInterval",
+    "clearInterval",
+    "Date",
+    "Math",
+    "crypto",
+    "SubtleCrypto",
+    "fetch",
+    "Request",
+    "Headers",
+    "Response",
+    "TextEncoder",
+    "TextDecoder",
+    "URL",
+    "URLSearchParams",
+    "atob",
+    "btoa",
+    "AbortController",
+    "AbortSignal",
+];
+
+/// What a vat is given beyond the language, as its configuration asks (04 §2, §3). Nothing by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Endowments {
+    /// Names of [`GLOBALS`].
+    pub globals: Vec<Arc<str>>,
+    /// The hosts that `fetch` may reach; it needs this list, which may be empty.
+    pub allowed_hosts: Option<Vec<Arc<str>>>,
+    /// The global `fs`.
+    pub files: Option<FileAccess>,
+}
+
+/// What of the file system a vat may look at (04 §3).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FileAccess {
+    /// Nothing outside this directory.
+    pub root_dir: Arc<str>,
+    /// Gives `fs.existsSync`.
+    pub exists_sync: bool,
+    /// Gives `fs.promises.readFile`.
+    pub read_file: bool,
+    /// Gives `fs.promises.access`.
+    pub access: bool,
 }
 
 /// Everything a host of vats needs to bring one up.
@@ -85,6 +138,8 @@ pub struct VatStart {
     pub store: Vec<(Arc<str>, Arc<str>)>,
     /// What it may use.
     pub limits: VatLimits,
+    /// What it is given.
+    pub endowments: Endowments,
 }
 
 /// One call into a vat.
@@ -107,6 +162,9 @@ pub enum VatDelivery {
     RetireImports(Vec<VRef>),
     /// Collect garbage and say what was found.
     BringOutYourDead,
+    /// Run what has come due of what the vat itself began: timers, answers from outside. This is the asynchronous
+    /// crank of 02 §6; the host of vats asks for it, and it may find nothing to do.
+    Wake,
 }
 
 /// One thing a vat asks of the kernel. It never waits for an answer.

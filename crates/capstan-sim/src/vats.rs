@@ -87,14 +87,19 @@ impl Vats {
 impl Running {
     fn answer(&mut self, vat: VatId, batch: Vec<(DeliveryId, VatDelivery)>) -> Vec<Input> {
         let incarnation = self.incarnation;
-        let reply = |(id, delivery)| {
-            let replies = vec![(id, self.deliver(delivery))];
-            Input::VatReplied { vat, incarnation, replies }
-        };
-        batch.into_iter().map(reply).collect()
+        let mut inputs = Vec::new();
+        for (id, delivery) in batch {
+            let (reply, wakes) = self.deliver(delivery);
+            inputs.push(Input::VatReplied { vat, incarnation, replies: vec![(id, reply)] });
+            if wakes {
+                inputs.push(Input::VatWoken { vat, incarnation });
+            }
+        }
+        inputs
     }
 
-    fn deliver(&mut self, delivery: VatDelivery) -> VatReply {
+    /// Runs one delivery; says whether the vat then wants to be woken.
+    fn deliver(&mut self, delivery: VatDelivery) -> (VatReply, bool) {
         let mut desk = Desk::over(&mut self.store);
         match delivery {
             VatDelivery::Message { target, message } => {
@@ -111,11 +116,13 @@ impl Running {
                 self.script.called(&mut desk, Call { target, method, args, result: message.result });
             }
             VatDelivery::Notify(settled) => self.script.notified(&mut desk, settled),
+            VatDelivery::Wake => self.script.woken(&mut desk),
             VatDelivery::RetireImports(gone) => forget(&mut desk, &gone),
             VatDelivery::DropExports(_) | VatDelivery::RetireExports(_) | VatDelivery::BringOutYourDead => {}
         }
+        let wakes = desk.wakes;
         let (syscalls, store) = desk.done();
-        VatReply { syscalls, store, outcome: Ok(()) }
+        (VatReply { syscalls, store, outcome: Ok(()) }, wakes)
     }
 }
 

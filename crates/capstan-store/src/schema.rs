@@ -5,7 +5,7 @@ use capstan_model::capdata::CapData;
 use capstan_model::id::{EndpointId, GrantId, KRef, ObjectId, PromiseId, RemoteId, SubclusterId, VatId};
 use capstan_model::peer::{Digest, Epoch, Hint, Incarnation, Millis, PeerId, Seq};
 use capstan_model::refs::ERef;
-use capstan_model::vat::{VatCode, VatIncarnation, VatLimits};
+use capstan_model::vat::{Endowments, VatCode, VatIncarnation, VatLimits};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -155,6 +155,8 @@ pub struct VatRow {
     pub parameters: Option<Arc<str>>,
     /// What it may use.
     pub limits: VatLimits,
+    /// What it is given.
+    pub endowments: Endowments,
     /// Where it stands.
     pub phase: VatPhase,
     /// The present run.

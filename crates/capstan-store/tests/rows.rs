@@ -132,14 +132,15 @@ fn gc_kind() -> impl Strategy<Value = GcKind> + Clone {
 }
 
 fn vat_row() -> impl Strategy<Value = VatRow> {
-    let limits = (number(), number(), any::<u32>(), number(), any::<u32>(), number());
-    let limits = limits.prop_map(|(deadline, memory, syscalls, units, slots, store)| VatLimits {
+    let limits = (number(), number(), any::<u32>(), number(), any::<u32>(), number(), any::<u32>());
+    let limits = limits.prop_map(|(deadline, memory, syscalls, units, slots, store, queued)| VatLimits {
         crank_deadline_ms: deadline,
         memory_bytes_max: memory,
         syscalls_max: syscalls,
         body_units_max: units,
         slots_max: slots,
         store_bytes_max: store,
+        queued_max: queued,
     });
     let phase = prop_oneof![
         Just(VatPhase::Launching),
@@ -148,23 +149,36 @@ fn vat_row() -> impl Strategy<Value = VatRow> {
         text().prop_map(|why| VatPhase::Failed(why.to_string())),
         Just(VatPhase::Terminated),
     ];
-    let identity = (number(), text(), text(), of(text()), limits, phase);
+    let files = (text(), any::<bool>()).prop_map(|(root_dir, given)| FileAccess {
+        root_dir,
+        exists_sync: given,
+        read_file: !given,
+        access: given,
+    });
+    let endowments =
+        (prop::collection::vec(text(), 0..3), of(prop::collection::vec(text(), 0..3)), of(files));
+    let endowments =
+        endowments.prop_map(|(globals, allowed_hosts, files)| Endowments { globals, allowed_hosts, files });
+    let identity = (number(), text(), text(), of(text()), limits, endowments, phase);
     let counts = (number(), number(), number(), number());
-    (identity, counts).prop_map(|((subcluster, name, code, parameters, limits, phase), counts)| {
-        let (incarnation, next_object, next_promise, deliveries) = counts;
-        VatRow {
-            subcluster: SubclusterId(subcluster),
-            name,
-            code,
-            parameters,
-            limits,
-            phase,
-            incarnation: VatIncarnation(incarnation),
-            next_object,
-            next_promise,
-            deliveries,
-        }
-    })
+    (identity, counts).prop_map(
+        |((subcluster, name, code, parameters, limits, endowments, phase), counts)| {
+            let (incarnation, next_object, next_promise, deliveries) = counts;
+            VatRow {
+                subcluster: SubclusterId(subcluster),
+                name,
+                code,
+                parameters,
+                limits,
+                endowments,
+                phase,
+                incarnation: VatIncarnation(incarnation),
+                next_object,
+                next_promise,
+                deliveries,
+            }
+        },
+    )
 }
 
 fn code() -> impl Strategy<Value = VatCode> {

@@ -6,7 +6,7 @@
 use crate::error::{CliError, Code};
 use capstan_host::code_hash;
 use capstan_kernel::host_op::{LaunchConfig, VatConfig};
-use capstan_model::vat::{CodeFormat, VatCode, VatLimits};
+use capstan_model::vat::{CodeFormat, Endowments, FileAccess, GLOBALS, VatCode, VatLimits};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 use std::collections::BTreeSet;
@@ -44,10 +44,71 @@ struct VatSpec {
     #[serde(default, rename = "creationOptions")]
     _creation_options: Map<String, Json>,
     #[serde(default)]
-    platform_config: Map<String, Json>,
+    platform_config: PlatformSpec,
     #[serde(default)]
-    globals: Vec<String>,
-    network: Option<Json>,
+    globals: Vec<Arc<str>>,
+    network: Option<NetworkSpec>,
+    #[serde(default)]
+    limits: LimitsSpec,
+}
+
+/// Which host capabilities a vat is given beside its globals (04 §3).
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PlatformSpec {
+    fs: Option<FsSpec>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct FsSpec {
+    root_dir: Arc<str>,
+    #[serde(default)]
+    exists_sync: bool,
+    #[serde(default)]
+    promises: FsPromisesSpec,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct FsPromisesSpec {
+    #[serde(default)]
+    read_file: bool,
+    #[serde(default)]
+    access: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct NetworkSpec {
+    allowed_hosts: Vec<Arc<str>>,
+}
+
+/// Limits of one vat (04 §8); what is left out is as by default.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct LimitsSpec {
+    crank_deadline_ms: Option<u64>,
+    memory_bytes_max: Option<u64>,
+    syscalls_max: Option<u32>,
+    body_units_max: Option<u64>,
+    slots_max: Option<u32>,
+    store_bytes_max: Option<u64>,
+    queued_max: Option<u32>,
+}
+
+impl LimitsSpec {
+    fn over(self, defaults: VatLimits) -> VatLimits {
+        VatLimits {
+            crank_deadline_ms: self.crank_deadline_ms.unwrap_or(defaults.crank_deadline_ms),
+            memory_bytes_max: self.memory_bytes_max.unwrap_or(defaults.memory_bytes_max),
+            syscalls_max: self.syscalls_max.unwrap_or(defaults.syscalls_max),
+            body_units_max: self.body_units_max.unwrap_or(defaults.body_units_max),
+            slots_max: self.slots_max.unwrap_or(defaults.slots_max),
+            store_bytes_max: self.store_bytes_max.unwrap_or(defaults.store_bytes_max),
+            queued_max: self.queued_max.unwrap_or(defaults.queued_max),
+        }
+    }
 }
 
 /// A configuration whose shape is sound; code is not loaded yet.
@@ -67,6 +128,8 @@ struct Member {
     format: CodeFormat,
     path: PathBuf,
     parameters: Option<Arc<str>>,
+    limits: VatLimits,
+    endowments: Endowments,
 }
 
 fn refuse(why: impl std::fmt::Display) -> CliError {
@@ -148,7 +211,8 @@ impl Cluster {
                     text: text.into(),
                 },
                 parameters: member.parameters,
-                limits: VatLimits::default(),
+                limits: member.limits,
+                endowments: member.endowments,
             })
         });
         Ok(LaunchConfig {
@@ -189,9 +253,25 @@ fn member(name: &str, vat: &Json, bundles: &Map<String, Json>) -> Result<Member,
     let refuse = |why: &str| refuse(format_args!("vat {name:?}: {why}"));
     let parse = |json: &Json| VatSpec::deserialize(json).map_err(|error| refuse(&error.to_string()));
     let spec = parse(vat)?;
-    if !spec.platform_config.is_empty() || !spec.globals.is_empty() || spec.network.is_some() {
-        return Err(refuse("globals, network and platformConfig are not available yet"));
+    if let Some(unknown) = spec.globals.iter().find(|name| !GLOBALS.contains(&&***name)) {
+        return Err(refuse(&format!("there is no global {unknown:?}")));
     }
+    let network = ["fetch", "Request", "Headers", "Response"];
+    if spec.platform_config.fs.is_some() || spec.globals.iter().any(|name| network.contains(&&**name)) {
+        return Err(refuse("fetch and fs are not available yet"));
+    }
+    let files = spec.platform_config.fs.map(|fs| FileAccess {
+        root_dir: fs.root_dir,
+        exists_sync: fs.exists_sync,
+        read_file: fs.promises.read_file,
+        access: fs.promises.access,
+    });
+    let endowments = Endowments {
+        globals: spec.globals,
+        allowed_hosts: spec.network.map(|network| network.allowed_hosts),
+        files,
+    };
+    let limits = spec.limits.over(VatLimits::default());
     let (source, bundle) = match (spec.source_spec, spec.bundle_spec, spec.bundle_name) {
         (Some(source), None, None) => (Some(source), None),
         (None, Some(bundle), None) => (None, Some(bundle)),
@@ -213,7 +293,7 @@ fn member(name: &str, vat: &Json, bundles: &Map<String, Json>) -> Result<Member,
         return Err(CliError::new(Code::LaunchFailed, message).hint("compile it to JavaScript first"));
     }
     let parameters = spec.parameters.map(|parameters| parameters.to_string().into());
-    Ok(Member { name: name.into(), format, path, parameters })
+    Ok(Member { name: name.into(), format, path, parameters, limits, endowments })
 }
 
 /// The path that a path or a `file:` URL names.
@@ -302,11 +382,36 @@ mod tests {
                 Code::LaunchFailed,
                 "TypeScript",
             ),
+            (
+                json!({"bootstrap": "a", "vats": {"a": {"sourceSpec": "a.js", "globals": ["process"]}}}),
+                Code::BadConfig,
+                "no global \"process\"",
+            ),
+            (
+                json!({"bootstrap": "a", "vats": {"a": {"sourceSpec": "a.js", "limits": {"fuel": 1}}}}),
+                Code::BadConfig,
+                "`fuel`",
+            ),
             (json!({"bootstrap": "a", "vats": vats, "io": {"c": {}}}), Code::LaunchFailed, "IO channel"),
         ] {
             let (got, message) = refused(config.clone());
             assert!(got == code && message.contains(why), "{config}: {got} {message}");
         }
+    }
+
+    #[test]
+    fn a_vat_may_ask_for_globals_and_have_limits_of_its_own() {
+        let config = json!({"bootstrap": "a", "vats": {"a": {"sourceSpec": "a.js", "globals": ["Date", "URL"],
+            "network": {"allowedHosts": []}, "limits": {"crankDeadlineMs": 5, "queuedMax": 7}}}});
+        let vats = Cluster::parse(&config).map(|cluster| cluster.vats).unwrap_or_default();
+        let asked: Vec<_> = vats.iter().map(|vat| (vat.endowments.clone(), vat.limits)).collect();
+        let endowments = Endowments {
+            globals: vec!["Date".into(), "URL".into()],
+            allowed_hosts: Some(Vec::new()),
+            files: None,
+        };
+        let limits = VatLimits { crank_deadline_ms: 5, queued_max: 7, ..VatLimits::default() };
+        assert_eq!(asked, [(endowments, limits)]);
     }
 
     #[test]

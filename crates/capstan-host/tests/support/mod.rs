@@ -33,6 +33,7 @@ pub(crate) fn single(source: &str) -> LaunchConfig {
         code_hash: code_hash(source),
         parameters: None,
         limits: VatLimits::default(),
+        endowments: Default::default(),
     };
     LaunchConfig {
         bootstrap: "main".into(),

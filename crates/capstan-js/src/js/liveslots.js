@@ -16,6 +16,7 @@ import { replaceWeak } from 'capstan:weak';
 import { makeKindHandle, defineKind, defineKindMulti, defineDurableKind, defineDurableKindMulti, undefinedKinds } from 'capstan:kinds';
 import { makeScalarBigMapStore, makeScalarBigWeakMapStore, makeScalarBigSetStore, makeScalarBigWeakSetStore, countBaggage } from 'capstan:collections';
 import { makeWatchers, providePromiseWatcher } from 'capstan:watch';
+import { offered } from 'capstan:endowments';
 
 const awaited = new Map(); // vpid -> { promise, resolve, reject }: decided elsewhere
 const decided = new Map(); // vpid -> { promise, where? }: ours to settle
@@ -385,5 +386,8 @@ const console = makeConsole((level, text) => host.log(level, text));
 for (const value of [E, Far, makePromiseKit, passStyleOf, getInterfaceOf]) harden(value);
 replaceSearches();
 replaceWeak();
-lockdown({ console, assert, harden, HandledPromise, VatData });
+const given = {};
+for (const name of host.globals) if (name in offered) given[name] = offered[name];
+const wants = name => host.globals.includes(name);
+lockdown({ console, assert, harden, HandledPromise, VatData, ...given }, { now: wants('Date') && host.now, random: wants('Math') && host.random });
 Object.defineProperty(globalThis, Symbol.for('@endo passStyleOf'), { value: passStyleOf });

@@ -66,17 +66,19 @@ const refuse = what => {
   throw TypeError(`secure mode: ${what} is not available`);
 };
 
-const tameDate = () => {
+// Without a clock, what would read it throws.
+const tameDate = clock => {
   const RealDate = Date;
   const prototype = RealDate.prototype;
+  const now = what => (clock ? clock() : refuse(what));
   const TamedDate = function Date(...args) {
-    if (!new.target) refuse('Date()');
-    if (args.length === 0) refuse('new Date()');
+    if (!new.target) return new RealDate(now('Date()')).toString();
+    if (args.length === 0) args[0] = now('new Date()');
     return Reflect.construct(RealDate, args, new.target);
   };
   defineProperty(TamedDate, 'prototype', { value: prototype, writable: false });
   for (const name of ['parse', 'UTC']) defineProperty(TamedDate, name, { value: RealDate[name] });
-  defineProperty(TamedDate, 'now', { value: { now: () => refuse('Date.now()') }.now });
+  defineProperty(TamedDate, 'now', { value: { now: () => now('Date.now()') }.now });
   defineProperty(prototype, 'constructor', { value: TamedDate, configurable: true, writable: true });
   defineProperty(globalThis, 'Date', { value: TamedDate, configurable: true, writable: true });
 };
@@ -110,12 +112,12 @@ const hiddenIntrinsics = () => {
     [].values().map(x => x), Iterator.from({ next() { return { done: true }; } })];
 };
 
-// Closes the realm. `additions` are the globals of the vat's world.
-export const lockdown = additions => {
+// Closes the realm. `additions` are the globals of the vat's world; `now` and `random` its clock and chance, if it has any.
+export const lockdown = (additions, { now, random }) => {
   const G = globalThis;
   const hidden = hiddenIntrinsics();
-  tameDate();
-  defineProperty(Math, 'random', { value: { random: () => refuse('Math.random()') }.random });
+  tameDate(now);
+  defineProperty(Math, 'random', { value: { random: () => (random ? random() : refuse('Math.random()')) }.random });
   for (const name of ['prepareStackTrace', 'stackTraceLimit', 'captureStackTrace']) delete Error[name];
   for (const name of ownKeys(G)) if (!ALLOWED.has(name)) delete G[name];
   const errors = [Error, TypeError, RangeError, SyntaxError, ReferenceError, EvalError, URIError, AggregateError];

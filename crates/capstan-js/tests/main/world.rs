@@ -22,6 +22,7 @@ pub(crate) struct Vat {
     pub(crate) rows: BTreeMap<Arc<str>, Arc<str>>,
     pub(crate) started: VatStarted,
     next: u64,
+    woken: bool,
 }
 
 pub(crate) fn start_of(id: u64, source: &str, limits: VatLimits, store: Rows) -> VatStart {
@@ -32,13 +33,19 @@ pub(crate) fn start_of(id: u64, source: &str, limits: VatLimits, store: Rows) ->
         parameters: None,
         store,
         limits,
+        endowments: Endowments::default(),
     }
 }
 
 impl Vat {
     pub(crate) fn try_start(start: VatStart) -> Result<Vat, String> {
+        Vat::try_start_allowing(start, None)
+    }
+
+    /// On a host that lets vats ask for these globals only.
+    pub(crate) fn try_start_allowing(start: VatStart, allowed: Option<Vec<Arc<str>>>) -> Result<Vat, String> {
         let (tx, events) = channel();
-        let workers = Workers::new(1, move |event| drop(tx.send(event)));
+        let workers = Workers::restricted(1, allowed, move |event| drop(tx.send(event)));
         let mut rows: BTreeMap<_, _> = start.store.iter().cloned().collect();
         let (id, incarnation) = (start.vat, start.incarnation);
         workers.start(start);
@@ -49,7 +56,17 @@ impl Vat {
                 VatEvent::Started { result, .. } => {
                     let started = result?;
                     apply(&mut rows, &started.store);
-                    return Ok(Vat { id, workers, events, incarnation, logs, rows, started, next: 1 });
+                    return Ok(Vat {
+                        id,
+                        workers,
+                        events,
+                        incarnation,
+                        logs,
+                        rows,
+                        started,
+                        next: 1,
+                        woken: false,
+                    });
                 }
                 other => panic!("unexpected {other:?}"),
             }
@@ -60,6 +77,31 @@ impl Vat {
         Vat::try_start(start_of(1, source, VatLimits::default(), Vec::new())).unwrap()
     }
 
+    /// A vat that was given these globals.
+    pub(crate) fn endowed(source: &str, globals: &[&str]) -> Vat {
+        let mut start = start_of(1, source, VatLimits::default(), Vec::new());
+        start.endowments.globals = globals.iter().map(|name| (*name).into()).collect();
+        Vat::try_start(start).unwrap()
+    }
+
+    /// Waits until the vat wants to be woken, and wakes it.
+    pub(crate) fn wake(&mut self) -> VatReply {
+        while !std::mem::take(&mut self.woken) {
+            match self.events.recv_timeout(Duration::from_secs(20)).unwrap() {
+                VatEvent::Woken { .. } => self.woken = true,
+                VatEvent::Log { text, .. } => self.logs.push(text),
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+        self.deliver(VatDelivery::Wake)
+    }
+
+    /// Whether the vat says within the time that it wants to be woken.
+    pub(crate) fn rings_within(&mut self, time: Duration) -> bool {
+        self.woken |= matches!(self.events.recv_timeout(time), Ok(VatEvent::Woken { .. }));
+        self.woken
+    }
+
     pub(crate) fn deliver(&mut self, delivery: VatDelivery) -> VatReply {
         let id = DeliveryId(self.next);
         self.next += 1;
@@ -67,6 +109,7 @@ impl Vat {
         loop {
             match self.events.recv_timeout(Duration::from_secs(20)).unwrap() {
                 VatEvent::Log { text, .. } => self.logs.push(text),
+                VatEvent::Woken { .. } => self.woken = true,
                 VatEvent::Replied { replies, .. } => {
                     assert_eq!(replies.len(), 1);
                     let (got, reply) = replies.into_iter().next().unwrap();

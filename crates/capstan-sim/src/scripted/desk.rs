@@ -17,11 +17,12 @@ pub struct Desk<'a> {
     store: &'a mut Store,
     changed: BTreeMap<Arc<str>, Option<Arc<str>>>,
     syscalls: Vec<VatSyscall>,
+    pub(crate) wakes: bool,
 }
 
 impl<'a> Desk<'a> {
     pub(crate) fn over(store: &'a mut Store) -> Self {
-        Desk { store, changed: BTreeMap::new(), syscalls: Vec::new() }
+        Desk { store, changed: BTreeMap::new(), syscalls: Vec::new(), wakes: false }
     }
 
     pub(crate) fn done(self) -> (Vec<VatSyscall>, StoreChanges) {
@@ -75,6 +76,11 @@ impl<'a> Desk<'a> {
     fn message(&mut self, target: VRef, method: &str, args: Vec<Value<VRef>>, result: Option<VRef>) {
         let methargs = encode(&Value::Array(vec![method.value(), Value::Array(args)]));
         self.syscalls.push(VatSyscall::Send { target, message: Message { methargs, result } });
+    }
+
+    /// Asks for a turn of its own a little later, as a timer does.
+    pub fn wake_later(&mut self) {
+        self.wakes = true;
     }
 
     /// Asks to be told.

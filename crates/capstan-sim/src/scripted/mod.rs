@@ -71,6 +71,11 @@ pub trait Script: Debug {
     fn notified(&mut self, desk: &mut Desk<'_>, settled: Vec<Resolution<VRef>>) {
         let _ = (desk, settled);
     }
+
+    /// A turn of its own, asked for with [`Desk::wake_later`].
+    fn woken(&mut self, desk: &mut Desk<'_>) {
+        let _ = desk;
+    }
 }
 
 /// A script that can be launched: its name stands in the vat's code, so that a restarted kernel finds it again.

@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 pub(super) struct Puppet {
     /// Results that await the settlement of a promise. Lost with the process, like a JavaScript vat's continuations.
     forwards: BTreeMap<VRef, VRef>,
+    /// Calls to make in a turn of its own: whom, which method. Lost with the process, like a timer.
+    planned: Vec<(VRef, String)>,
 }
 
 impl Script for Puppet {
@@ -90,6 +92,12 @@ impl Script for Puppet {
                 desk.send_only(held, &call.text(1), call.args.iter().skip(2).cloned().collect());
                 desk.fulfil(call.result, ());
             }
+            // later(name, method): calls without a result, in a turn of its own; afterwards `seen.later` counts
+            ("later", Some(held)) => {
+                self.planned.push((held, call.text(1)));
+                desk.wake_later();
+                desk.fulfil(call.result, ());
+            }
             // misbehave(name, method): calls what is kept, then breaks the rules
             ("misbehave", Some(held)) => {
                 desk.send(held, &call.text(1), Vec::new());
@@ -120,6 +128,14 @@ impl Script for Puppet {
                 desk.fulfil(call.result, seen.as_deref().unwrap_or("nothing"));
             }
             (method, _) => desk.reject(call.result, &format!("{method} does not work with {name:?}")),
+        }
+    }
+
+    fn woken(&mut self, desk: &mut Desk<'_>) {
+        for (target, method) in std::mem::take(&mut self.planned) {
+            desk.send_only(target, &method, Vec::new());
+            let times = desk.next_number("times.later");
+            desk.set("seen.later", &times.to_string());
         }
     }
 

@@ -79,6 +79,7 @@ impl World {
             code_hash: format!("hash-of-{name}").into(),
             parameters: None,
             limits: VatLimits::default(),
+            endowments: Default::default(),
         };
         let launch = LaunchConfig {
             bootstrap: name.into(),

@@ -4,7 +4,7 @@
 use capstan_model::id::{EndpointId, GrantId, KRef, ObjectId, PromiseId, RemoteId, SubclusterId, VatId};
 use capstan_model::peer::{Digest, Epoch, Hint, Incarnation, Millis, PeerId, Seq};
 use capstan_model::refs::ERef;
-use capstan_model::vat::{CodeFormat, VatIncarnation};
+use capstan_model::vat::{CodeFormat, Endowments, VatIncarnation};
 use rusqlite::Statement;
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use std::collections::BTreeSet;
@@ -351,3 +351,14 @@ macro_rules! as_json {
     )* };
 }
 as_json!(Vec<KRef>, Vec<PromiseId>, Vec<Hint>, BTreeSet<EndpointId>);
+
+/// One JSON object; what it leaves out is as by default.
+impl Cell for Endowments {
+    fn to_cell(&self) -> ToSqlOutput<'_> {
+        // Text under text keys always serialises.
+        ToSqlOutput::Owned(Value::Text(serde_json::to_string(self).unwrap_or_default()))
+    }
+    fn from_cell(cell: ValueRef<'_>) -> Result<Self, String> {
+        serde_json::from_str(text(cell)?).map_err(|error| format!("is no record of endowments: {error}"))
+    }
+}

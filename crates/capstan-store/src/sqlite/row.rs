@@ -63,7 +63,7 @@ keyed!(GcActions ["endpoint" "kind" "object"] []);
 keyed!(Reaps["number"]["endpoint"]);
 numbered!(Vats VatId "vat" [
     "subcluster" "name" "code" "parameters" "crank_deadline_ms" "memory_bytes_max" "syscalls_max"
-    "body_units_max" "slots_max" "store_bytes_max" "phase" "failure" "incarnation" "next_object"
+    "body_units_max" "slots_max" "store_bytes_max" "queued_max" "endowments" "phase" "failure" "incarnation" "next_object"
     "next_promise" "deliveries"
 ]);
 keyed!(Code ["hash"] ["format" "name" "text"]);
@@ -127,6 +127,7 @@ fields!(VatRow {
     code,
     parameters,
     limits,
+    endowments,
     phase,
     incarnation,
     next_object,
@@ -139,7 +140,8 @@ fields!(VatLimits {
     syscalls_max,
     body_units_max,
     slots_max,
-    store_bytes_max
+    store_bytes_max,
+    queued_max
 });
 fields!(VatCode { format, name, text });
 fields!(SubclusterRow { bootstrap, config, launching, system });

@@ -455,6 +455,7 @@ impl World {
             code_hash: "h".into(),
             parameters: None,
             limits: VatLimits::default(),
+            endowments: Default::default(),
         };
         let launch = LaunchConfig {
             bootstrap: "v".into(),
