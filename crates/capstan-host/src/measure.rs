@@ -95,6 +95,7 @@ async fn launch(host: &Host, source: &str) -> Result<ObjectId, Refusal> {
         code_hash: code_hash(source),
         parameters: None,
         limits: VatLimits::default(),
+        endowments: Default::default(),
     };
     let config = LaunchConfig {
         bootstrap: "main".into(),

@@ -5,6 +5,7 @@ mod k_promises;
 mod k_reset;
 mod k_routing;
 mod k_workload;
+mod k_wakes;
 mod pairs;
 mod r_restart;
 mod r_restart_more;

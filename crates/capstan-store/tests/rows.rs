@@ -4,7 +4,7 @@ use capstan_model::capdata::CapData;
 use capstan_model::id::{EndpointId, GrantId, KRef, ObjectId, PromiseId, RemoteId, SubclusterId, VatId};
 use capstan_model::peer::{Digest, Epoch, Incarnation, Millis, PeerId, Seq};
 use capstan_model::refs::{ERef, RRef, RefKind, Side, VObject, VRef};
-use capstan_model::vat::{CodeFormat, VatCode, VatIncarnation, VatLimits};
+use capstan_model::vat::{CodeFormat, Endowments, FileAccess, VatCode, VatIncarnation, VatLimits};
 use capstan_store::schema::*;
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option::{of, weighted};

@@ -8,3 +8,4 @@ mod homes;
 mod lives;
 mod peers;
 mod system;
+mod timers;
