@@ -156,6 +156,7 @@ pub(crate) fn discard(turn: &mut Turn<'_>, vat: VatId, work: &Work) -> Result<()
         }
         Work::Gc { kind, objects } => gc::forget_actions(&mut turn.tx, vat.into(), *kind, objects),
         Work::Reap => gc::end_reap(&mut turn.tx, vat.into()),
+        Work::Wake => {}
     }
     Ok(())
 }

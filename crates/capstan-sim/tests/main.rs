@@ -4,8 +4,8 @@
 mod k_promises;
 mod k_reset;
 mod k_routing;
-mod k_workload;
 mod k_wakes;
+mod k_workload;
 mod pairs;
 mod r_restart;
 mod r_restart_more;

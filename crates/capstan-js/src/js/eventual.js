@@ -1,6 +1,6 @@
 // Eventual sends: E, HandledPromise, promise kits.
-import { harden, freeze, create, isObject, apply, then, getPrototypeOf } from 'capstan:lockdown';
-import { methodNames } from 'capstan:passable';
+import { harden, freeze, create, isObject, apply, then, ownKeys } from 'capstan:lockdown';
+import { isPromise, methodNames } from 'capstan:passable';
 
 // Presences and unsettled remote promises: value -> { send(method, args, wantsAnswer) }.
 export const routes = new WeakMap();
@@ -12,7 +12,8 @@ export const invoke = (target, method, args) => {
     return apply(target, undefined, args);
   }
   const found = target === undefined || target === null ? undefined : target[method];
-  if (typeof found !== 'function') {
+  // What every object inherits from the language is no method of this one.
+  if (typeof found !== 'function' || (method in Object.prototype && found === Object.prototype[method])) {
     throw TypeError(`target has no method ${JSON.stringify(String(method))}, has ${JSON.stringify(isObject(target) ? methodNames(target) : [])}`);
   }
   return apply(found, target, args);
@@ -21,6 +22,12 @@ export const invoke = (target, method, args) => {
 const dispatch = (target, method, args, wantsAnswer) => {
   const route = isObject(target) ? routes.get(target) : undefined;
   return route ? route.send(method, args, wantsAnswer) : invoke(target, method, args);
+};
+// A promise of this value. An object that calls itself a promise but has its own idea of how to be one is not asked in
+// the turn of whoever calls it.
+const promiseOf = value => {
+  const genuine = !isPromise(value) || ownKeys(value).length === 0;
+  return genuine ? Promise.resolve(value) : new Promise(resolve => resolve(value));
 };
 const eventually = (target, method, args, wantsAnswer = true) => {
   harden(args);
@@ -32,7 +39,7 @@ const eventually = (target, method, args, wantsAnswer = true) => {
       return Promise.reject(error);
     }
   }
-  return then(Promise.resolve(target), settled => dispatch(settled, method, args, wantsAnswer));
+  return then(promiseOf(target), settled => dispatch(settled, method, args, wantsAnswer));
 };
 const forget = promise => {
   then(Promise.resolve(promise), undefined, () => {});

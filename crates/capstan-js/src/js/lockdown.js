@@ -20,6 +20,22 @@ const noteHardened = uncurry(WeakSet.prototype.add);
 // What was hardened while the realm was still open: it reaches the intrinsics, which are not ready to freeze.
 let deferred = [];
 
+const typedTag = getOwnPropertyDescriptor(getPrototypeOf(Int8Array.prototype), Symbol.toStringTag).get;
+const isTyped = object => apply(typedTag, object, []) !== undefined;
+// The elements of a typed array cannot be frozen; all else of it can.
+const close = object => {
+  if (!isTyped(object)) {
+    freeze(object);
+    return;
+  }
+  Object.preventExtensions(object);
+  for (const key of ownKeys(object)) {
+    const property = getOwnPropertyDescriptor(object, key);
+    if (typeof key === 'string' && `${key >>> 0}` === key) continue;
+    defineProperty(object, key, 'value' in property ? { writable: false, configurable: false } : { configurable: false });
+  }
+};
+
 // Freezes everything reachable through properties and prototypes; primitives pass through.
 export const harden = root => {
   if (deferred !== undefined) {
@@ -37,7 +53,7 @@ export const harden = root => {
   };
   for (let i = 0; i < todo.length; i += 1) {
     const object = todo[i];
-    freeze(object);
+    close(object);
     visit(getPrototypeOf(object));
     for (const key of ownKeys(object)) {
       const property = getOwnPropertyDescriptor(object, key);

@@ -1,5 +1,5 @@
 // What may cross a boundary: pass styles, remotables, tagged values, exos.
-import { harden, create, getPrototypeOf, setPrototypeOf, getOwnPropertyDescriptor, defineProperty, isFrozen, isObject, ownKeys, apply } from 'capstan:lockdown';
+import { host, harden, create, getPrototypeOf, setPrototypeOf, getOwnPropertyDescriptor, defineProperty, isFrozen, isObject, ownKeys, apply } from 'capstan:lockdown';
 
 export const PASS_STYLE = Symbol.for('passStyle');
 const TAG = Symbol.toStringTag;
@@ -17,7 +17,15 @@ export const remotablePrototype = name => {
   return prototype;
 };
 
-export const isRemotable = value => isObject(value) && value[PASS_STYLE] === 'remotable' && isFrozen(value);
+// What says how an object passes must be data: a getter could say something else the next time.
+const markedStyle = value => {
+  for (let o = value; o !== null; o = getPrototypeOf(o)) {
+    const mark = getOwnPropertyDescriptor(o, PASS_STYLE);
+    if (mark !== undefined) return mark.value;
+  }
+  return undefined;
+};
+export const isRemotable = value => isObject(value) && value[PASS_STYLE] === 'remotable' && isFrozen(value) && markedStyle(value) === 'remotable';
 export const getInterfaceOf = value => (isRemotable(value) ? String(value[TAG]) : undefined);
 export const isPromise = value => value instanceof Promise && getPrototypeOf(value) === Promise.prototype;
 
@@ -57,6 +65,15 @@ export const makeTagged = (tag, payload) => {
   return harden(create(Object.prototype, { [PASS_STYLE]: { value: 'tagged' }, [TAG]: { value: tag }, payload: { value: payload, enumerable: true } }));
 };
 
+const isGenuine = promise => {
+  try {
+    host.promiseState(promise);
+    return true;
+  } catch {
+    return false;
+  }
+};
+
 const DEPTH_MAX = 500;
 const plain = (value, depth) => {
   const keys = ownKeys(value);
@@ -85,7 +102,10 @@ const styleOf = (value, depth) => {
   }
   if (value === null) return 'null';
   if (!isFrozen(value)) throw TypeError('not passable: not frozen; use harden()');
-  if (isPromise(value)) return 'promise';
+  if (isPromise(value)) {
+    if (ownKeys(value).length > 0 || !isGenuine(value)) throw TypeError('not passable: not a plain promise');
+    return 'promise';
+  }
   const prototype = getPrototypeOf(value);
   if (Array.isArray(value)) {
     if (prototype !== Array.prototype) throw TypeError('not passable: array with another prototype');
@@ -93,7 +113,7 @@ const styleOf = (value, depth) => {
     return 'copyArray';
   }
   const style = value[PASS_STYLE];
-  if (style === 'remotable') return 'remotable';
+  if (style === 'remotable' && markedStyle(value) === style) return 'remotable';
   if (style === 'tagged') {
     styleOf(value.payload, depth + 1);
     return 'tagged';

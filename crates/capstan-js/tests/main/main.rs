@@ -9,6 +9,7 @@ mod examples;
 mod exos;
 mod garbage;
 mod globals;
+mod hardening;
 mod limits;
 mod promises;
 mod smallcaps;

@@ -147,6 +147,8 @@ impl Actor {
                 }
             }
             VatDelivery::BringOutYourDead => self.bring_out(),
+            // These actors begin nothing by themselves.
+            VatDelivery::Wake => return Err("woken without having asked".to_owned()),
         }
         Ok(self.finish())
     }

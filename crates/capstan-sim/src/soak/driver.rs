@@ -220,6 +220,7 @@ impl Soak {
             code_hash: format!("soak{}", at % 2).into(),
             parameters: Some(parameters.as_str().into()),
             limits: VatLimits::default(),
+            endowments: Default::default(),
         };
         let config = LaunchConfig {
             bootstrap: if unsound { "nobody" } else { "vat0" }.into(),
