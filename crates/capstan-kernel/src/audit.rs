@@ -343,6 +343,9 @@ impl<'t> Audit<'t> {
         let reaps: BTreeSet<_> = tables.reaps.iter().map(|(&number, &endpoint)| (endpoint, number)).collect();
         let by_endpoint: BTreeSet<_> =
             tables.reaps_by_endpoint.iter().map(|(&endpoint, &number)| (endpoint, number)).collect();
+        let ended = tables.vats.iter().filter(|(_, row)| row.phase == VatPhase::Terminated);
+        let ended: BTreeSet<_> = ended.map(|(vat, _)| *vat).collect();
+        let to_clean: BTreeSet<_> = tables.vats_to_clean.iter().map(|(vat, ())| *vat).collect();
         let by_peer: BTreeSet<_> = tables.remotes_by_peer.iter().map(|(peer, rid)| (*rid, peer)).collect();
         let peers: BTreeSet<_> = tables.remotes.iter().map(|(rid, row)| (*rid, &row.peer)).collect();
         for (name, agrees) in [
@@ -351,6 +354,7 @@ impl<'t> Audit<'t> {
             ("promises_by_decider", decided == deciders),
             ("queued_results", results == carried),
             ("reaps_by_endpoint", by_endpoint == reaps),
+            ("vats_to_clean", to_clean == ended),
             ("remotes_by_peer", by_peer == peers),
             ("candidates", tables.candidates.iter().next().is_none()),
         ] {

@@ -13,7 +13,7 @@ use capstan_model::id::{EndpointId, RemoteId, VatId};
 use capstan_model::peer::Millis;
 use capstan_model::vat::VatDelivery;
 use capstan_store::overlay::Tx;
-use capstan_store::schema::{GcDue, ReapsByEndpoint, RunQueue, VatPhase, VatRow, Vats};
+use capstan_store::schema::{GcDue, ReapsByEndpoint, RunQueue, VatPhase, Vats, VatsToClean};
 
 /// Deliveries of one hand-over: enough to hide the hand-over's cost, few enough that an abort discards little.
 const BATCH_MAX: usize = 32;
@@ -38,10 +38,8 @@ impl Kernel {
 
     /// Returns a terminated vat that still has something to clean up.
     pub(crate) fn next_to_clean(&self) -> Option<VatId> {
-        let due = |vat: &VatId, row: &VatRow| {
-            row.phase == VatPhase::Terminated && !self.volatile.uncleanable.contains(vat)
-        };
-        self.db.iter::<Vats>().find(|(vat, row)| due(vat, row)).map(|(vat, _)| *vat)
+        let mut ended = self.db.iter::<VatsToClean>().map(|(vat, ())| *vat);
+        ended.find(|vat| !self.volatile.uncleanable.contains(vat))
     }
 
     /// Does one bounded part of the clean-up after a terminated vat; returns whether there was one.

@@ -13,7 +13,7 @@ use capstan_model::refs::{ERef, Side, VObject, VRef};
 use capstan_model::vat::{VatIncarnation, VatStart, VatStarted};
 use capstan_store::overlay::{Db, Tx};
 use capstan_store::schema::{
-    Code, Decider, Owner, PromiseState, Promises, Subclusters, VatPhase, VatRow, VatStore, Vats,
+    Code, Decider, Owner, PromiseState, Promises, Subclusters, VatPhase, VatRow, VatStore, Vats, VatsToClean,
 };
 use std::sync::Arc;
 
@@ -192,6 +192,7 @@ pub(crate) fn terminate(turn: &mut Turn<'_>, vat: VatId, detail: &str) -> Result
     }
     let (subcluster, name) = (old.subcluster, old.name.clone());
     turn.tx.put::<Vats>(vat, VatRow { phase: VatPhase::Terminated, ..old });
+    turn.tx.put::<VatsToClean>(vat, ());
     leave(turn, subcluster, &name);
     Ok(())
 }
@@ -262,6 +263,7 @@ fn unsubscribe(tx: &mut Tx<'_>, kp: PromiseId, endpoint: EndpointId) {
 
 /// Removes the record, and its program if no other vat runs it.
 fn forget(turn: &mut Turn<'_>, vat: VatId) {
+    turn.tx.delete::<VatsToClean>(&vat);
     if let Some(row) = turn.tx.delete::<Vats>(&vat)
         && !turn.tx.iter::<Vats>().any(|(_, other)| other.code == row.code)
     {

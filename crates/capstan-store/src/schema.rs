@@ -421,6 +421,8 @@ tables! {
     GcDue gc_due "gc_due" false (EndpointId) => ();
     /// Vats, terminated ones included until they are cleaned up.
     Vats vats "vat" true (VatId) => VatRow;
+    /// Terminated vats: what they left is still to be cleaned up. Rebuilt at load.
+    VatsToClean vats_to_clean "vats_to_clean" false (VatId) => ();
     /// Programs by content.
     Code code "code" true (CodeHash) => VatCode;
     /// Vats' own durable stores.
@@ -473,6 +475,9 @@ impl Tables {
         self.promises_by_decider.load(deciders);
         let peers: Vec<_> = self.remotes.iter().map(|(&rid, row)| (row.peer.clone(), rid)).collect();
         self.remotes_by_peer.load(peers);
+        let ended = self.vats.iter().filter(|(_, row)| row.phase == VatPhase::Terminated);
+        let ended: Vec<_> = ended.map(|(&vat, _)| (vat, ())).collect();
+        self.vats_to_clean.load(ended);
         let results = self.run_queue.iter().filter_map(|(&position, item)| match item {
             QueueItem::Send(item) => Some((item.result?, QueuePlace::Run(position))),
             QueueItem::Notify { .. } | QueueItem::Unreadable(_) => None,

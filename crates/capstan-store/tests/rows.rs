@@ -333,6 +333,7 @@ pub(crate) fn changes() -> impl Strategy<Value = ChangeSet> {
             queued_results: BTreeMap::new(),
             reaps_by_endpoint: BTreeMap::new(),
             gc_due: BTreeMap::new(),
+            vats_to_clean: BTreeMap::new(),
             remotes_by_peer: BTreeMap::new(),
             grants_by_hash: BTreeMap::new(),
             candidates: BTreeMap::new(),

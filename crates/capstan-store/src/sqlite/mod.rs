@@ -127,6 +127,7 @@ macro_rules! durable_tables {
                 queued_results: _,
                 reaps_by_endpoint: _,
                 gc_due: _,
+                vats_to_clean: _,
                 remotes_by_peer: _,
                 grants_by_hash: _,
                 candidates: _,
