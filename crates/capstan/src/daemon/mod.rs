@@ -133,9 +133,9 @@ async fn serve(options: DaemonOptions, ready: impl FnOnce(&Json)) -> Result<(), 
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(system)?;
     let home = options.home.clone();
-    let system = match &options.system {
-        Some(file) => System::read(file)?,
-        None => System::recall(&home)?,
+    let (system, given) = match &options.system {
+        Some(file) => (System::read(file)?, true),
+        None => (System::recall(&home)?, false),
     };
     let mut config = host_config(options);
     config.system = system.subclusters();
@@ -147,7 +147,9 @@ async fn serve(options: DaemonOptions, ready: impl FnOnce(&Json)) -> Result<(), 
         _ = interrupt.recv() => return Err(called_off()),
         _ = hangup.recv() => return Err(called_off()),
     };
-    system.keep(&home)?;
+    if given {
+        system.keep(&home)?;
+    }
     let bound: Vec<String> = host.listen().iter().map(ToString::to_string).collect();
     if !bound.is_empty() {
         address::remember(&home, &bound);
