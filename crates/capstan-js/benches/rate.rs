@@ -18,7 +18,7 @@ fn main() {
     let workers = Workers::new(0, move |event| drop(tx.send(event)));
     let incarnation = VatIncarnation(1);
     let code = VatCode { format: CodeFormat::Module, name: "v.js".into(), text: SOURCE.into() };
-    for round in 0..3u64 {
+    for round in 0..3u32 {
         let since = Instant::now();
         for id in 0..20 {
             let (vat, code) = (VatId(round * 20 + id), code.clone());

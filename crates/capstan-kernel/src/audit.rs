@@ -246,8 +246,8 @@ impl<'t> Audit<'t> {
         let last = [
             ("object", self.objects.last().map(|ko| ko.0)),
             ("promise", self.promises.last().map(|kp| kp.0)),
-            ("vat", self.tables.vats.iter().next_back().map(|(vat, _)| vat.0)),
-            ("remote", self.tables.remotes.iter().next_back().map(|(rid, _)| rid.0)),
+            ("vat", self.tables.vats.iter().next_back().map(|(vat, _)| vat.0.into())),
+            ("remote", self.tables.remotes.iter().next_back().map(|(rid, _)| rid.0.into())),
             ("subcluster", self.tables.subclusters.iter().next_back().map(|(id, _)| id.0)),
             ("run", self.tables.run_queue.iter().next_back().map(|(position, _)| *position)),
         ];
@@ -320,9 +320,10 @@ impl<'t> Audit<'t> {
             tables.clist.iter().map(|(&(endpoint, kref), row)| (endpoint, row.eref, kref)).collect();
         let by_eref: BTreeSet<_> =
             tables.clist_by_eref.iter().map(|(&(endpoint, eref), &kref)| (endpoint, eref, kref)).collect();
-        let holders: BTreeSet<_> =
-            tables.clist_holders.iter().map(|(&(kref, endpoint), ())| (endpoint, kref)).collect();
-        let entries: BTreeSet<_> = tables.clist.iter().map(|(key, _)| *key).collect();
+        let importers: BTreeSet<_> = tables.importers.iter().map(|(key, ())| *key).collect();
+        let imports = tables.clist.iter().filter(|(_, row)| row.eref.side() == Side::Import);
+        let imports: BTreeSet<_> =
+            imports.filter_map(|(&(endpoint, kref), _)| Some((kref.object()?, endpoint))).collect();
         let decided: BTreeSet<_> = tables.promises_by_decider.iter().map(|(key, ())| *key).collect();
         let deciders: BTreeSet<_> = tables
             .promises
@@ -350,7 +351,7 @@ impl<'t> Audit<'t> {
         let peers: BTreeSet<_> = tables.remotes.iter().map(|(rid, row)| (*rid, &row.peer)).collect();
         for (name, agrees) in [
             ("clist_by_eref", clist == by_eref),
-            ("clist_holders", entries == holders),
+            ("importers", imports == importers),
             ("promises_by_decider", decided == deciders),
             ("queued_results", results == carried),
             ("reaps_by_endpoint", by_endpoint == reaps),

@@ -13,7 +13,7 @@ use capstan_model::peer::Seq;
 use capstan_model::refs::{ERef, RRef, RefKind, Side, VObject, VRef};
 use capstan_store::overlay::Tx;
 use capstan_store::schema::{
-    Clist, ClistByEref, ClistHolders, ClistRow, Decider, ObjectRow, Objects, Owner, Remotes, Vats,
+    Clist, ClistByEref, ClistRow, Decider, Importers, ObjectRow, Objects, Owner, Remotes, Vats,
 };
 
 /// Why an endpoint's name could not be taken: the endpoint's fault.
@@ -40,10 +40,10 @@ pub(crate) fn kref_of(tx: &Tx<'_>, endpoint: EndpointId, eref: ERef) -> Option<K
     tx.get::<ClistByEref>(&(endpoint, eref)).copied()
 }
 
-/// Returns every endpoint with an entry for `kref`.
-pub(crate) fn holders(tx: &Tx<'_>, kref: KRef) -> Vec<EndpointId> {
-    let first = (kref, EndpointId::Vat(capstan_model::id::VatId(0)));
-    tx.range::<ClistHolders>(first..).take_while(|((k, _), ())| *k == kref).map(|((_, e), ())| *e).collect()
+/// Returns every endpoint that has imported `ko`.
+pub(crate) fn importers(tx: &Tx<'_>, ko: ObjectId) -> Vec<EndpointId> {
+    let first = (ko, EndpointId::Vat(capstan_model::id::VatId(0)));
+    tx.range::<Importers>(first..).take_while(|((k, _), ())| *k == ko).map(|((_, e), ())| *e).collect()
 }
 
 /// Returns every entry of the endpoint, in kref order.
@@ -64,8 +64,10 @@ pub(crate) fn insert(tx: &mut Tx<'_>, endpoint: EndpointId, kref: KRef, eref: ER
     }
     tx.put::<Clist>((endpoint, kref), ClistRow { eref, reachable: true, last_mention: Seq(0) });
     tx.put::<ClistByEref>((endpoint, eref), kref);
-    tx.put::<ClistHolders>((kref, endpoint), ());
     if eref.side() == Side::Import {
+        if let KRef::Object(ko) = kref {
+            tx.put::<Importers>((ko, endpoint), ());
+        }
         spend_number(tx, endpoint, eref)?;
     }
     Ok(())
@@ -75,7 +77,9 @@ pub(crate) fn insert(tx: &mut Tx<'_>, endpoint: EndpointId, kref: KRef, eref: ER
 pub(crate) fn remove(tx: &mut Tx<'_>, endpoint: EndpointId, kref: KRef) -> Result<ClistRow, Corrupt> {
     let row = tx.delete::<Clist>(&(endpoint, kref)).ok_or(Corrupt::NoEntry(endpoint, kref))?;
     tx.delete::<ClistByEref>(&(endpoint, row.eref));
-    tx.delete::<ClistHolders>(&(kref, endpoint));
+    if let (KRef::Object(ko), Side::Import) = (kref, row.eref.side()) {
+        tx.delete::<Importers>(&(ko, endpoint));
+    }
     if counted(kref, row.eref) {
         match kref {
             KRef::Object(ko) if !row.reachable => counts::unrecognize(tx, ko)?,

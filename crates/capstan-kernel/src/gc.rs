@@ -60,7 +60,7 @@ fn judge_object(tx: &mut Tx<'_>, ko: ObjectId) {
         }
         Some(Owner::Kernel) if route::is_service(tx, ko) => {}
         Some(Owner::Kernel) | None if recognized => {
-            for importer in clist::holders(tx, KRef::Object(ko)) {
+            for importer in clist::importers(tx, ko) {
                 if lives(tx, importer) {
                     order(tx, (importer, GcKind::RetireImport, ko));
                 }

@@ -26,7 +26,8 @@ pub(crate) fn create(
     subcluster: SubclusterId,
     config: &VatConfig,
 ) -> Result<VatId, Corrupt> {
-    let vat = VatId(turn.next_number("vat"));
+    let number = turn.next_number("vat").try_into();
+    let vat = VatId(number.map_err(|_| Corrupt::Impossible("vat numbers are used up"))?);
     if turn.tx.get::<Code>(&config.code_hash).is_none() {
         turn.tx.put::<Code>(config.code_hash.clone(), config.code.clone());
     }

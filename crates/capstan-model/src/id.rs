@@ -1,6 +1,7 @@
 //! Names inside one kernel: vats, remotes, subclusters, objects, promises (specification 01 §2).
 //!
-//! Each is a `Copy` newtype over `u64`; text exists only at the edges. Parsing is strict: canonical
+//! Each is a `Copy` newtype over a number; text exists only at the edges. Endpoints have 32 bits: there are few, and
+//! their names are part of every c-list entry. Parsing is strict: canonical
 //! decimals, no sign, no leading zero.
 
 use std::fmt;
@@ -31,10 +32,10 @@ pub fn parse_index(digits: &str) -> Option<u64> {
 }
 
 macro_rules! id {
-    ($(#[$doc:meta])* $name:ident, $prefix:literal, $expected:literal) => {
+    ($(#[$doc:meta])* $name:ident($number:ty), $prefix:literal, $expected:literal) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(pub u64);
+        pub struct $name(pub $number);
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -47,7 +48,7 @@ macro_rules! id {
             fn from_str(text: &str) -> Result<Self, ParseRefError> {
                 text.strip_prefix($prefix)
                     .and_then(parse_index)
-                    .map($name)
+                    .and_then(|number| number.try_into().ok().map($name))
                     .ok_or_else(|| ParseRefError::new(text, $expected))
             }
         }
@@ -76,27 +77,27 @@ pub(crate) use serde_as_text;
 
 id!(
     /// A vat: `v` and a number that is never reused.
-    VatId, "v", "a vat id such as v1"
+    VatId(u32), "v", "a vat id such as v1"
 );
 id!(
     /// A remote, this kernel's stand-in for another kernel: `r` and a number that is never reused.
-    RemoteId, "r", "a remote id such as r1"
+    RemoteId(u32), "r", "a remote id such as r1"
 );
 id!(
     /// A subcluster: `s` and a number that is never reused.
-    SubclusterId, "s", "a subcluster id such as s1"
+    SubclusterId(u64), "s", "a subcluster id such as s1"
 );
 id!(
     /// An object, as this kernel names it: `ko` and a number that is never reused.
-    ObjectId, "ko", "an object such as ko12"
+    ObjectId(u64), "ko", "an object such as ko12"
 );
 id!(
     /// A promise, as this kernel names it: `kp` and a number that is never reused.
-    PromiseId, "kp", "a promise such as kp7"
+    PromiseId(u64), "kp", "a promise such as kp7"
 );
 id!(
     /// The row behind an issued `ocap:` URL: `g` and a number that is never reused.
-    GrantId, "g", "a grant such as g3"
+    GrantId(u64), "g", "a grant such as g3"
 );
 
 /// Anything that has its own reference space and takes deliveries.

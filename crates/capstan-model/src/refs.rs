@@ -47,9 +47,9 @@ pub enum VObject {
     /// `o+N`: exported, ephemeral; `o+0` is the vat's root.
     Ephemeral(u64),
     /// `o+vK/I` or `o+vK/I:F`: exported, virtual, with kind, instance and facet.
-    Virtual(u64, u64, Option<u64>),
+    Virtual(u32, u64, Option<u32>),
     /// `o+dK/I` or `o+dK/I:F`: exported, durable, with kind, instance and facet.
-    Durable(u64, u64, Option<u64>),
+    Durable(u32, u64, Option<u32>),
 }
 
 /// How a vat names an object or a promise.
@@ -82,7 +82,7 @@ impl VRef {
 
 impl fmt::Display for VRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let of_kind = |f: &mut fmt::Formatter<'_>, letter, kind, instance, facet: Option<u64>| {
+        let of_kind = |f: &mut fmt::Formatter<'_>, letter, kind: u32, instance: u64, facet: Option<u32>| {
             write!(f, "o+{letter}{kind}/{instance}")?;
             facet.map_or(Ok(()), |facet| write!(f, ":{facet}"))
         };
@@ -109,9 +109,9 @@ fn parse_vref(text: &str) -> Option<VRef> {
                 let (kind, instance) = path.split_once('/')?;
                 let (instance, facet) = match instance.split_once(':') {
                     None => (instance, None),
-                    Some((instance, facet)) => (instance, Some(parse_index(facet)?)),
+                    Some((instance, facet)) => (instance, Some(parse_index(facet)?.try_into().ok()?)),
                 };
-                let (kind, instance) = (parse_index(kind)?, parse_index(instance)?);
+                let (kind, instance) = (parse_index(kind)?.try_into().ok()?, parse_index(instance)?);
                 if rest.starts_with('v') {
                     VObject::Virtual(kind, instance, facet)
                 } else {

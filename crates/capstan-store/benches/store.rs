@@ -1,5 +1,6 @@
-//! How fast: model cranks through the overlay into SQLite, by batch size and through the writer thread; and
-//! reading a large store. No vat code runs, so these are ceilings. `cargo bench -p capstan-store --features sqlite`
+//! How fast: model cranks through the overlay into SQLite, by batch size and through the writer thread; opening a
+//! store of a million objects, and the memory each takes. No vat code runs, so these are ceilings.
+//! `cargo bench -p capstan-store --features sqlite`
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement for people to read")]
 
 use capstan_model::capdata::CapData;
@@ -10,17 +11,22 @@ use capstan_store::overlay::Db;
 use capstan_store::schema::*;
 use capstan_store::sqlite::{SqliteStore, Sync};
 use capstan_store::writer::Writer;
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::mpsc::channel;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tempfile::TempDir;
 
+/// Objects in the store that cranks work on.
 const OBJECTS: u64 = 100_000;
-const RUN: Duration = Duration::from_secs(2);
+/// Objects in the store that is opened.
+const MANY: u64 = 1_000_000;
+/// Cranks that may be handed over before the first of them is durable.
+const LEAD: u64 = 256;
 
 fn endpoint(n: u64) -> EndpointId {
-    EndpointId::Vat(VatId(n % 100))
+    EndpointId::Vat(VatId((n % 100) as u32))
 }
 
 fn object(n: u64) -> ObjectRow {
@@ -28,17 +34,21 @@ fn object(n: u64) -> ObjectRow {
     ObjectRow { owner, reachable: n, recognizable: n, revoked: false }
 }
 
-fn clist(n: u64) -> ClistRow {
-    let eref = ERef::Vat(VRef::Object(VObject::Import(n)));
-    ClistRow { eref, reachable: true, last_mention: Seq(0) }
+fn entry(object: VObject) -> ClistRow {
+    ClistRow { eref: ERef::Vat(VRef::Object(object)), reachable: true, last_mention: Seq(0) }
 }
 
-fn populate(db: &mut Db) {
+fn clist(n: u64) -> ClistRow {
+    entry(VObject::Import(n))
+}
+
+/// Objects, each exported by one vat and imported by another.
+fn populate(db: &mut Db, objects: u64) {
     let mut tx = db.begin();
-    for n in 0..OBJECTS {
+    for n in 0..objects {
         let kref = KRef::Object(ObjectId(n));
         tx.put::<Objects>(ObjectId(n), object(1));
-        tx.put::<Clist>((endpoint(n), kref), clist(n));
+        tx.put::<Clist>((endpoint(n), kref), entry(VObject::Ephemeral(n)));
         tx.put::<Clist>((endpoint(n + 1), kref), clist(n));
     }
     tx.commit();
@@ -67,8 +77,8 @@ fn crank(db: &mut Db, n: u64) {
     tx.delete::<Clist>(&(endpoint(n.wrapping_sub(8)), promise(n.saturating_sub(8))));
     tx.delete::<Clist>(&(endpoint(n.wrapping_sub(7)), promise(n.saturating_sub(8))));
     (0..3).for_each(|k| tx.put::<Objects>(hot(k), object(n)));
-    tx.put::<VatStore>((VatId(n % 100), format!("key{}", n % 500).into()), "z".repeat(200).into());
-    tx.put::<VatStore>((VatId(n % 100), "last".into()), n.to_string().into());
+    tx.put::<VatStore>((VatId((n % 100) as u32), format!("key{}", n % 500).into()), "z".repeat(200).into());
+    tx.put::<VatStore>((VatId((n % 100) as u32), "last".into()), n.to_string().into());
     tx.put::<Counters>("promise".into(), n + 1);
     tx.commit();
 }
@@ -78,58 +88,91 @@ fn open(path: &Path, sync: Sync) -> (SqliteStore, Db) {
     (store, Db::load(tables))
 }
 
-fn in_batches(path: &Path, sync: Sync, size: u64) -> f64 {
-    let (mut store, mut db) = open(path, sync);
-    let first = db.get::<Counters>(&"promise".into()).copied().unwrap_or(10);
-    let (mut next, since) = (first, Instant::now());
-    while since.elapsed() < RUN {
-        (0..size).for_each(|k| crank(&mut db, next + k));
-        next += size;
-        store.apply(&db.take_changes()).unwrap();
-    }
-    (next - first) as f64 / since.elapsed().as_secs_f64()
+fn scratch() -> TempDir {
+    TempDir::new_in(env!("CARGO_MANIFEST_DIR")).unwrap()
 }
 
-/// Each crank is a batch of its own; the writer merges what gathers while it writes, at most `ahead`.
-fn through_the_writer(path: &Path, sync: Sync, ahead: u64) -> f64 {
-    let (store, mut db) = open(path, sync);
-    let first = db.get::<Counters>(&"promise".into()).copied().unwrap_or(10);
-    let (sink, durable) = channel();
-    let writer = Writer::spawn(store, move |told| drop(sink.send(told))).unwrap();
-    let (mut next, mut done, since) = (first, first, Instant::now());
-    while since.elapsed() < RUN {
-        crank(&mut db, next);
-        writer.submit(next, db.take_changes()).unwrap();
-        next += 1;
-        while next - done > ahead {
-            done = durable.recv().unwrap().unwrap() + 1;
-        }
-    }
-    writer.stop().unwrap();
-    (next - first) as f64 / since.elapsed().as_secs_f64()
+/// A new store with so many objects.
+fn filled(path: &Path, objects: u64) -> (SqliteStore, Db) {
+    let (mut store, mut db) = open(path, Sync::Full);
+    populate(&mut db, objects);
+    store.apply(&db.take_changes()).unwrap();
+    store.checkpoint().unwrap();
+    (store, db)
 }
 
-fn main() {
-    let dir = TempDir::new_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-    let path = dir.path().join("kernel.sqlite");
-    {
-        let (mut store, mut db) = open(&path, Sync::Full);
-        populate(&mut db);
-        let changes = db.take_changes();
-        let since = Instant::now();
-        store.apply(&changes).unwrap();
-        println!("write {} rows at once: {:?}", changes.len(), since.elapsed());
-    }
-    let since = Instant::now();
-    let (_, db) = open(&path, Sync::Full);
-    println!("open and read {} rows: {:?}", db.tables().snapshot().len(), since.elapsed());
+fn commits(c: &mut Criterion) {
+    let dir = scratch();
+    let mut group = c.benchmark_group("commit");
+    group.throughput(Throughput::Elements(1));
     for (name, sync) in [("full", Sync::Full), ("normal", Sync::Normal)] {
+        let path = dir.path().join(name);
+        let (mut store, mut db) = filled(&path, OBJECTS);
+        drop((store, db));
+        let mut next = 10;
         for size in [1, 16, 64, 256] {
-            println!("{name}, batches of {size}: {:.0} cranks/s", in_batches(&path, sync, size));
+            (store, db) = open(&path, sync);
+            group.bench_function(BenchmarkId::new(name, format_args!("cranks in batches of {size}")), |b| {
+                b.iter_custom(|cranks| {
+                    let (end, since) = (next + cranks, Instant::now());
+                    while next < end {
+                        let batch = size.min(end - next);
+                        (0..batch).for_each(|k| crank(&mut db, next + k));
+                        next += batch;
+                        store.apply(&db.take_changes()).unwrap();
+                    }
+                    since.elapsed()
+                });
+            });
+            drop((store, db));
         }
-        for ahead in [16, 256] {
-            let rate = through_the_writer(&path, sync, ahead);
-            println!("{name}, through the writer, at most {ahead} ahead: {rate:.0} cranks/s");
-        }
+        let (sink, durable) = channel();
+        (store, db) = open(&path, sync);
+        let writer = Writer::spawn(store, move |told| drop(sink.send(told))).unwrap();
+        group.bench_function(BenchmarkId::new(name, "cranks through the writer"), |b| {
+            b.iter_custom(|cranks| {
+                let (end, since, mut done) = (next + cranks, Instant::now(), next);
+                while done < end {
+                    if next < end && next - done < LEAD {
+                        crank(&mut db, next);
+                        writer.submit(next, db.take_changes()).unwrap();
+                        next += 1;
+                    } else {
+                        done = durable.recv().unwrap().unwrap() + 1;
+                    }
+                }
+                since.elapsed()
+            });
+        });
+        writer.stop().unwrap();
     }
+    group.finish();
 }
+
+fn opening(c: &mut Criterion) {
+    let dir = scratch();
+    let path = dir.path().join("kernel.sqlite");
+    drop(filled(&path, MANY));
+    let before = resident_bytes();
+    let opened = open(&path, Sync::Full);
+    if let (Some(before), Some(after)) = (before, resident_bytes()) {
+        println!("memory of an idle object: {} bytes", after.saturating_sub(before) / MANY);
+    }
+    drop(opened);
+    let mut group = c.benchmark_group("open");
+    group.sample_size(10);
+    group.bench_function(BenchmarkId::new("objects", MANY), |b| b.iter(|| open(&path, Sync::Full)));
+    group.finish();
+}
+
+/// What the process occupies, where the system tells.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+// The memory first, in a process that has not yet used and freed any.
+criterion_group!(benches, opening, commits);
+criterion_main!(benches);

@@ -7,6 +7,7 @@
 //! **Invariant:** no cache, counter or queue length lives beside the tables; dropping a transaction undoes it all.
 #![deny(clippy::wildcard_enum_match_arm)]
 
+mod chunks;
 pub mod error;
 pub mod home;
 pub mod memory;

@@ -4,6 +4,7 @@
 //! batch; [`Db::take_changes`] hands over the net difference since it was last called, so that a row that
 //! came and went within a batch never reaches a disk.
 
+use crate::chunks::Chunks;
 use crate::schema::{ChangeSet, Tables, Undo};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -34,14 +35,14 @@ pub trait Table: Sized + 'static {
 /// The rows of one table, and which keys differ from the last hand-over.
 #[derive(Debug)]
 pub struct Rows<T: Table> {
-    rows: BTreeMap<T::Key, T::Row>,
+    rows: Chunks<T::Key, T::Row>,
     /// For each key changed since the last hand-over, what it held then.
     dirty: BTreeMap<T::Key, Option<T::Row>>,
 }
 
 impl<T: Table> Default for Rows<T> {
     fn default() -> Self {
-        Rows { rows: BTreeMap::new(), dirty: BTreeMap::new() }
+        Rows { rows: Chunks::default(), dirty: BTreeMap::new() }
     }
 }
 
@@ -79,6 +80,8 @@ impl<T: Table> Rows<T> {
     }
 
     pub(crate) fn load(&mut self, rows: impl IntoIterator<Item = (T::Key, T::Row)>) {
+        let mut rows: Vec<_> = rows.into_iter().collect();
+        rows.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         self.rows.extend(rows);
     }
 

@@ -4,7 +4,7 @@ use crate::overlay::{Rows, Table};
 use capstan_model::capdata::CapData;
 use capstan_model::id::{EndpointId, GrantId, KRef, ObjectId, PromiseId, RemoteId, SubclusterId, VatId};
 use capstan_model::peer::{Digest, Epoch, Hint, Incarnation, Millis, PeerId, Seq};
-use capstan_model::refs::ERef;
+use capstan_model::refs::{ERef, Side};
 use capstan_model::vat::{Endowments, VatCode, VatIncarnation, VatLimits};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -401,8 +401,8 @@ tables! {
     Clist clist "clist" true ((EndpointId, KRef)) => ClistRow;
     /// C-lists, by the endpoint's name: rebuilt at load, always the mirror image of `Clist`.
     ClistByEref clist_by_eref "clist_by_eref" false ((EndpointId, ERef)) => KRef;
-    /// C-lists, by object or promise: which endpoints have an entry. Rebuilt at load.
-    ClistHolders clist_holders "clist_holders" false ((KRef, EndpointId)) => ();
+    /// Which endpoints have imported an object. Rebuilt at load.
+    Importers importers "importers" false ((ObjectId, EndpointId)) => ();
     /// The run queue, oldest first.
     RunQueue run_queue "queue" true (u64) => QueueItem;
     /// Messages parked on unresolved promises, oldest first.
@@ -466,7 +466,9 @@ impl Tables {
         let clist: Vec<_> =
             self.clist.iter().map(|(&(endpoint, kref), row)| (endpoint, kref, row.eref)).collect();
         self.clist_by_eref.load(clist.iter().map(|&(endpoint, kref, eref)| ((endpoint, eref), kref)));
-        self.clist_holders.load(clist.iter().map(|&(endpoint, kref, _)| ((kref, endpoint), ())));
+        let imports = clist.iter().filter(|(_, _, eref)| eref.side() == Side::Import);
+        self.importers
+            .load(imports.filter_map(|&(endpoint, kref, _)| Some(((kref.object()?, endpoint), ()))));
         let deciders = self.promises.iter().filter_map(|(&kp, row)| match &row.state {
             PromiseState::Unresolved { decider, .. } => decider.map(|decider| ((decider, kp), ())),
             PromiseState::Fulfilled(_) | PromiseState::Rejected(_) => None,

@@ -2,7 +2,7 @@
 
 use capstan_model::id::{ObjectId, VatId};
 use capstan_store::memory::MemoryStore;
-use capstan_store::overlay::Db;
+use capstan_store::overlay::{Db, Table};
 use capstan_store::schema::*;
 use capstan_store::sqlite::{SqliteStore, Sync, load_read_only};
 use proptest::collection::vec;
@@ -185,4 +185,14 @@ fn k26_deleting_a_vats_store_leaves_the_others() {
     let read = load_read_only(&path).unwrap();
     let left = read.vat_store.iter().map(|((vat, key), value)| format!("{vat}.{key}={value}"));
     assert_eq!(left.collect::<Vec<_>>(), ["v2.a=1", "v2.b=2", "v10.a=1", "v10.b=2"]);
+}
+
+#[test]
+fn an_idle_object_takes_less_than_300_bytes() {
+    fn entry<T: Table>() -> usize {
+        size_of::<(T::Key, T::Row)>()
+    }
+    // One that is exported by one endpoint and imported by another. The chunks themselves take a few more.
+    let rows = entry::<Objects>() + 2 * (entry::<Clist>() + entry::<ClistByEref>()) + entry::<Importers>();
+    assert!(rows <= 285, "{rows}");
 }

@@ -39,10 +39,10 @@ fn kp() -> impl Strategy<Value = PromiseId> + Clone {
     number().prop_map(PromiseId)
 }
 fn vat() -> impl Strategy<Value = VatId> + Clone {
-    number().prop_map(VatId)
+    any::<u32>().prop_map(VatId)
 }
 fn rid() -> impl Strategy<Value = RemoteId> + Clone {
-    number().prop_map(RemoteId)
+    any::<u32>().prop_map(RemoteId)
 }
 fn endpoint() -> impl Strategy<Value = EndpointId> + Clone {
     prop_oneof![vat().prop_map(EndpointId::Vat), rid().prop_map(EndpointId::Remote)]
@@ -55,7 +55,7 @@ fn side() -> impl Strategy<Value = Side> + Clone {
 }
 fn eref() -> impl Strategy<Value = ERef> + Clone {
     let kind = prop::sample::select(vec![RefKind::Object, RefKind::Promise]);
-    let path = (number(), number(), of(number()));
+    let path = (any::<u32>(), number(), of(any::<u32>()));
     let vobject = prop_oneof![
         number().prop_map(VObject::Import),
         number().prop_map(VObject::Ephemeral),
@@ -328,7 +328,7 @@ pub(crate) fn changes() -> impl Strategy<Value = ChangeSet> {
             dead_letters,
             // Not durable: a change set never has any.
             clist_by_eref: BTreeMap::new(),
-            clist_holders: BTreeMap::new(),
+            importers: BTreeMap::new(),
             promises_by_decider: BTreeMap::new(),
             queued_results: BTreeMap::new(),
             reaps_by_endpoint: BTreeMap::new(),

@@ -116,11 +116,11 @@ fn k139_timers_belong_to_one_vat_and_end_with_it() {
         workers.start(start);
         assert!(matches!(next(), VatEvent::Started { result: Ok(_), .. }));
     }
-    let call = |id: u64, body: &str, slots: &[&str]| {
+    let call = |id: u32, body: &str, slots: &[&str]| {
         let message =
             capstan_model::capdata::Message { methargs: crate::world::cap(body, slots), result: None };
         let delivery = VatDelivery::Message { target: "o+0".parse().unwrap(), message };
-        workers.deliver(VatId(id), VatIncarnation(1), vec![(DeliveryId(id), delivery)]);
+        workers.deliver(VatId(id), VatIncarnation(1), vec![(DeliveryId(id.into()), delivery)]);
     };
     // The same number in both: the other's is not touched.
     call(1, r##"#["later",["$0",60]]"##, &["o-1"]);

@@ -25,7 +25,7 @@ pub(crate) struct Vat {
     woken: bool,
 }
 
-pub(crate) fn start_of(id: u64, source: &str, limits: VatLimits, store: Rows) -> VatStart {
+pub(crate) fn start_of(id: u32, source: &str, limits: VatLimits, store: Rows) -> VatStart {
     VatStart {
         vat: VatId(id),
         incarnation: VatIncarnation(1),
@@ -206,7 +206,7 @@ impl World {
         let workers = Workers::new(2, move |event| drop(tx.send(event)));
         let count = sources.len();
         for (i, source) in sources.iter().enumerate() {
-            workers.start(start_of(i as u64, source, VatLimits::default(), Vec::new()));
+            workers.start(start_of(i as u32, source, VatLimits::default(), Vec::new()));
         }
         let mut world = World {
             workers,
@@ -356,7 +356,7 @@ impl World {
             };
             n += 1;
             assert!(n < 10_000, "the conversation does not end");
-            self.workers.deliver(VatId(vat as u64), VatIncarnation(1), vec![(DeliveryId(n), delivery)]);
+            self.workers.deliver(VatId(vat as u32), VatIncarnation(1), vec![(DeliveryId(n), delivery)]);
             let reply = loop {
                 match self.events.recv_timeout(Duration::from_secs(20)).unwrap() {
                     VatEvent::Replied { replies, .. } => break replies.into_iter().next().unwrap().1,

@@ -1,6 +1,7 @@
 //! Rows as facts, and the sequence row of a peer (03 G.3).
 
 use super::channels::SessionName;
+use crate::fault::Corrupt;
 use crate::kernel::{Generation, KernelConfig};
 use crate::turn::Turn;
 use capstan_model::id::RemoteId;
@@ -114,12 +115,13 @@ pub(super) fn remote_of(tx: &Tx<'_>, peer: &PeerId) -> Option<RemoteId> {
 }
 
 /// Finds the peer's remote, or makes one: record and counters in one go (03 C-31).
-pub(super) fn ensure_remote(turn: &mut Turn<'_>, peer: &PeerId, hints: &[Hint]) -> RemoteId {
+pub(super) fn ensure_remote(turn: &mut Turn<'_>, peer: &PeerId, hints: &[Hint]) -> Result<RemoteId, Corrupt> {
     if let Some(rid) = remote_of(&turn.tx, peer) {
         learn(turn, rid, hints);
-        return rid;
+        return Ok(rid);
     }
-    let rid = RemoteId(turn.next_number("remote"));
+    let number = turn.next_number("remote").try_into();
+    let rid = RemoteId(number.map_err(|_| Corrupt::Impossible("remote numbers are used up"))?);
     let row = RemoteRow {
         peer: peer.clone(),
         hints: Vec::new(),
@@ -134,7 +136,7 @@ pub(super) fn ensure_remote(turn: &mut Turn<'_>, peer: &PeerId, hints: &[Hint]) 
         turn.tx.put::<Sessions>(peer.clone(), blank_session());
     }
     learn(turn, rid, hints);
-    rid
+    Ok(rid)
 }
 
 /// Adds addresses to a remote's record; the newest are the most useful, the oldest give way.

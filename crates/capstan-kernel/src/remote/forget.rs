@@ -158,7 +158,7 @@ pub(crate) fn peer_hint(
     if *peer == turn.config.peer {
         return Ok(Err(Refusal::BadReference(format!("{peer} is this kernel"))));
     }
-    let rid = facts::ensure_remote(turn, peer, &hints);
+    let rid = facts::ensure_remote(turn, peer, &hints)?;
     if outbox::wanted(&turn.tx, rid) {
         let for_send = outbox::pending(&turn.tx, rid);
         turn.link(LinkOrder::Want { peer: peer.clone(), hints, for_send });

@@ -214,7 +214,7 @@ fn first_contact(
     if let Some(rid) = facts::remote_of(&turn.tx, peer) {
         return Ok(rid);
     }
-    let rid = facts::ensure_remote(turn, peer, &[]);
+    let rid = facts::ensure_remote(turn, peer, &[])?;
     if let Some(theirs) = theirs {
         handshake::note_peer(turn, peer, rid, theirs);
     }

@@ -137,7 +137,7 @@ pub(crate) fn redeem_url(
         answer(turn, request, found);
         return Ok(());
     }
-    let rid = facts::ensure_remote(turn, &parsed.host, &parsed.hints);
+    let rid = facts::ensure_remote(turn, &parsed.host, &parsed.hints)?;
     if turn.tx.get::<Remotes>(&rid).is_some_and(|row| row.closed) {
         answer(turn, request, Err(Refusal::Redemption(IntentionalCloseError::MESSAGE.into())));
         return Ok(());

@@ -122,7 +122,7 @@ macro_rules! durable_tables {
             let ChangeSet {
                 $($field,)*
                 clist_by_eref: _,
-                clist_holders: _,
+                importers: _,
                 promises_by_decider: _,
                 queued_results: _,
                 reaps_by_endpoint: _,

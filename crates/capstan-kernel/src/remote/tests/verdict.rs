@@ -75,7 +75,7 @@ impl Lone {
     }
 
     pub(super) fn remote(&mut self) -> RemoteId {
-        self.with(|turn| facts::ensure_remote(turn, &bob(), &[]))
+        self.with(|turn| facts::ensure_remote(turn, &bob(), &[]).expect("a remote"))
     }
 
     /// An object of the peer's, held so that it stays.
@@ -184,7 +184,7 @@ fn r116_a_contradictory_row_undoes_everything() {
                     &t.promises,
                     &t.clist,
                     &t.clist_by_eref,
-                    &t.clist_holders,
+                    &t.importers,
                     &t.run_queue,
                     &t.gc_actions,
                     (
