@@ -274,6 +274,8 @@ impl Kernel {
             match done {
                 Ok(Ending::GoesOn) => {
                     self.volatile.deaths.remove(&vat);
+                    // What this crank sent goes its way before what the next one settles is sent on (02 §4.4).
+                    self.examine_queue(now, step);
                     if idle {
                         self.volatile.ready.insert(vat);
                     }

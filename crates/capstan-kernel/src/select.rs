@@ -52,7 +52,8 @@ impl Kernel {
         true
     }
 
-    fn examine_queue(&mut self, now: Millis, step: &mut Step) -> bool {
+    /// Looks at everything on the run queue that was not looked at yet.
+    pub(crate) fn examine_queue(&mut self, now: Millis, step: &mut Step) -> bool {
         let mut progress = false;
         loop {
             let position = match self.volatile.recheck.pop_front() {

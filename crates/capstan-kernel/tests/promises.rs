@@ -541,3 +541,30 @@ fn the_result_of_a_message_on_its_way_outlives_a_restart() {
     let told = notifies(&world, "alice").concat();
     assert_eq!((told.len(), told[0].promise, told[0].rejected), (1, vref("p+7"), false));
 }
+
+#[test]
+fn what_one_crank_sends_on_waits_behind_what_waits_for_the_next() {
+    let mut world = World::new();
+    let vats = world.launch(&["alice", "bob"]);
+    world.script("alice", |delivery| {
+        let bob = message(delivery).and_then(|m| m.methargs.slots.first().copied());
+        ok(match method(delivery).as_deref() {
+            Some("make") => returns(delivery, list(&[vref("p+1"), vref("p+2")])),
+            Some("one") => vec![fulfil(vref("p+1"), reference(vref("p+2")))],
+            Some("two") => vec![fulfil(vref("p+2"), reference(bob.unwrap()))],
+            _ => vec![],
+        })
+    });
+    let promises = world.call(vats.root("alice"), "make", &[]).1.slots;
+    world.send(promises[0], "second", &[]);
+    world.send(promises[1], "first", &[]);
+    world.run();
+    world.hold("alice");
+    for name in ["busy", "one", "two"] {
+        world.send(vats.root("alice"), name, &[vats.root("bob").into()]);
+    }
+    world.run();
+    // Both settlements come back in one answer: they are two cranks all the same.
+    world.release("alice");
+    assert_eq!(world.methods("bob"), ["first", "second"]);
+}

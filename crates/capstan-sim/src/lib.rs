@@ -7,7 +7,7 @@
 //! **Invariant:** no clock, no randomness, no sockets, no threads, no files.
 #![deny(clippy::wildcard_enum_match_arm)]
 
-mod chance;
+pub mod chance;
 mod net;
 mod node;
 pub mod passable;

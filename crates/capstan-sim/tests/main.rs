@@ -1,6 +1,7 @@
 //! Scenarios over whole kernels, named by their numbers in the catalogues (`k…` kernel and vats, `r…` remotes).
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod k_order;
 mod k_promises;
 mod k_reset;
 mod k_routing;
