@@ -301,9 +301,6 @@ fn regressed(
 
 /// The life of the peer that the classic comparison is made with: the one on file (03 S2).
 fn on_file(tx: &Tx<'_>, peer: &PeerId) -> Option<Incarnation> {
-    if cfg!(feature = "mutant-memory-only-comparison") {
-        return None;
-    }
     facts::believes(tx, peer)
 }
 

@@ -122,7 +122,6 @@ fn r112_r113_first_contact_and_the_same_life_pass() {
     }
 }
 
-#[cfg(not(feature = "mutant-memory-only-comparison"))]
 #[test]
 fn r114_r119_r120_another_life_is_refused_once_and_starts_from_nothing() {
     for dialed in [true, false] {
@@ -148,7 +147,6 @@ fn r114_r119_r120_another_life_is_refused_once_and_starts_from_nothing() {
     }
 }
 
-#[cfg(not(feature = "mutant-memory-only-comparison"))]
 #[test]
 fn r115_without_a_remote_the_new_life_is_recorded_with_a_warning() {
     let mut lone = Lone::new();
@@ -162,7 +160,6 @@ fn r115_without_a_remote_the_new_life_is_recorded_with_a_warning() {
     assert_eq!(lone.greet("B", false).0, Verdict::Register);
 }
 
-#[cfg(not(feature = "mutant-memory-only-comparison"))]
 #[test]
 fn r116_a_contradictory_row_undoes_everything() {
     for dialed in [true, false] {
