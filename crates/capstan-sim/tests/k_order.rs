@@ -164,6 +164,7 @@ impl Run {
             code_hash: "order".into(),
             parameters: None,
             limits: VatLimits::default(),
+            endowments: Default::default(),
         };
         let launch = self.request(HostOp::Launch(LaunchConfig {
             bootstrap: "vat0".into(),
