@@ -20,6 +20,7 @@ mod outcome;
 mod release;
 mod start;
 
+pub use capstan_js::VAT_TYPES;
 pub use capstan_store::sqlite::Sync;
 pub use config::{HostConfig, SeedSource, SystemSubcluster};
 pub use error::{HostError, HostFault, QueryError};

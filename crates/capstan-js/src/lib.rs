@@ -18,4 +18,7 @@ mod rows;
 mod timers;
 mod workers;
 
+/// TypeScript declarations of everything that the source of a vat may import, and of its globals (04 §9): one `.d.ts`.
+pub const VAT_TYPES: &str = include_str!("vat.d.ts");
+
 pub use workers::{VatEvent, Workers};

@@ -120,7 +120,7 @@ fn no_daemon_is_started_where_none_is_wanted() {
 }
 
 #[test]
-fn help_and_completions_need_nothing() {
+fn help_completions_and_types_need_nothing() -> anyhow::Result<()> {
     let shell = Shell::new();
     let help = shell.raw(&["--help"]);
     assert!(help.code == 0 && help.stdout.contains("capstan launch counter.js"), "{help:?}");
@@ -128,5 +128,14 @@ fn help_and_completions_need_nothing() {
         let script = shell.raw(&["completions", name]);
         assert!(script.code == 0 && script.stdout.contains("capstan"), "{script:?}");
     }
+    let types = shell.raw(&["types"]);
+    assert!(types.code == 0 && types.stdout.contains("declare module '@endo/far'"), "{types:?}");
+    let dir = tempfile::tempdir()?;
+    let written = shell.run(&["types", &dir.path().to_string_lossy()]).done();
+    let file = dir.path().join("capstan.d.ts");
+    assert_eq!(written, json!({"file": file.to_string_lossy()}));
+    assert_eq!(std::fs::read_to_string(file)?, types.stdout);
+    shell.run(&["types", "/dev/null/nowhere"]).failed(1, "IO");
     nothing_was_started(&shell);
+    Ok(())
 }

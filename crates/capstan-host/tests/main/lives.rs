@@ -6,7 +6,7 @@ use capstan_kernel::host_op::{Answer, HostOp, Refusal};
 use capstan_model::id::ObjectId;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn k123_a_counter_goes_on_after_the_kernel_restarts() {
+async fn k123_k148_a_counter_goes_on_after_the_kernel_restarts() {
     let home = tempfile::tempdir().unwrap();
     let first = host(home.path()).await;
     let (peer, life) = (first.peer().clone(), first.incarnation());

@@ -2,7 +2,7 @@
 
 use super::commands::{
     backup, bench, completions, daemon, demo, identity, launch, logs, peer, query, rpc, send, subcluster,
-    url, vat,
+    types, url, vat,
 };
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -113,6 +113,8 @@ pub enum Command {
     /// Show who this kernel is
     #[command(subcommand)]
     Identity(identity::IdentityCommand),
+    /// Print the TypeScript declarations of what a vat's source may use, or write them
+    Types(types::TypesArgs),
     /// Print shell completions
     Completions(completions::CompletionsArgs),
     /// Measure this machine: calls between vats and between kernels, launches, memory

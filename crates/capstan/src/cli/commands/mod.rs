@@ -15,6 +15,7 @@ pub(super) mod rpc;
 pub(super) mod send;
 mod show;
 pub(super) mod subcluster;
+pub(super) mod types;
 pub(super) mod url;
 pub(super) mod vat;
 
@@ -52,6 +53,7 @@ pub(super) async fn run(
         Command::DeadLetters => Box::new(show::dead_letters(ctx).await?),
         Command::Rpc(args) => Box::new(rpc::run(ctx, args).await?),
         Command::Identity(command) => Box::new(identity::run(ctx, command).await?),
+        Command::Types(args) => Box::new(types::run(&args)?),
         Command::Completions(args) => return Ok(completions::run(printer, args)),
         Command::Bench(args) => return bench::run(printer, args).await,
         Command::Demo(args) => return demo::run(ctx, printer, args).await,
