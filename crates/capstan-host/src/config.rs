@@ -1,5 +1,7 @@
 //! What may be chosen about one host.
 
+use crate::loader::Loader;
+use crate::services::StartService;
 use capstan_kernel::host_op::LaunchConfig;
 use capstan_kernel::kernel::Generation;
 use capstan_model::peer::Millis;
@@ -48,6 +50,10 @@ pub struct HostConfig {
     pub reset_storage: bool,
     /// The globals that vats may ask for; `None`: all of them (04 §2).
     pub allowed_globals: Option<Vec<String>>,
+    /// Kernel services besides the built-in ones; more may be registered later.
+    pub services: Vec<StartService>,
+    /// How the kernel facet makes of a configuration what can be launched; without it, it launches nothing.
+    pub loader: Option<Loader>,
     /// Recount everything after every transaction: slow, for tests.
     pub audit_every_transaction: bool,
 }
@@ -74,6 +80,8 @@ impl HostConfig {
             system: Vec::new(),
             reset_storage: false,
             allowed_globals: None,
+            services: Vec::new(),
+            loader: None,
             audit_every_transaction: false,
         }
     }
@@ -84,10 +92,10 @@ impl HostConfig {
 pub struct SystemSubcluster {
     pub(crate) name: Arc<str>,
     pub(crate) text: Arc<str>,
-    pub(crate) load: Arc<Loader>,
+    pub(crate) load: Arc<LoadOne>,
 }
 
-type Loader = dyn Fn() -> Result<LaunchConfig, String> + Send + std::marker::Sync;
+type LoadOne = dyn Fn() -> Result<LaunchConfig, String> + Send + std::marker::Sync;
 
 impl SystemSubcluster {
     /// A system subcluster called `name`.

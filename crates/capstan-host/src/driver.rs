@@ -8,8 +8,10 @@ use crate::release::{Held, Outlets, Waiter};
 use capstan_js::{VatEvent, Workers};
 use capstan_kernel::effect::{Dispatch, Step};
 use capstan_kernel::host_op::HostOp;
-use capstan_kernel::input::{Input, RequestId};
+use capstan_kernel::input::{CallId, Input, RequestId};
 use capstan_kernel::kernel::Kernel;
+use capstan_model::capdata::CapData;
+use capstan_model::id::KRef;
 use capstan_model::peer::{Incarnation, Millis};
 use capstan_model::vat::VatReply;
 use capstan_store::schema::Meta;
@@ -40,6 +42,8 @@ pub(crate) enum Post {
     Link(LinkEvent),
     /// The control surface asks. The permit bounds how many wait in the queue.
     Request { request: RequestId, op: Box<HostOp>, waiter: Waiter, queued: Option<OwnedSemaphorePermit> },
+    /// A kernel service has answered.
+    Served { call: CallId, outcome: Result<CapData<KRef>, String> },
     /// Nobody waits for that any more.
     Abandoned(RequestId),
     /// The writer has reported.
@@ -156,6 +160,10 @@ impl Driver {
                 self.outlets.waiters.insert(request, waiter);
                 self.step(Input::Requested { request, op: *op }, 0);
                 drop(queued);
+            }
+            Post::Served { call, outcome } => {
+                let bytes = outcome.as_ref().map_or(0, |value| value.body.len());
+                self.step(Input::ServiceReplied { call, outcome }, bytes);
             }
             Post::Abandoned(request) => {
                 // Without a waiter the request was answered in the meantime.

@@ -57,6 +57,9 @@ pub enum HostError {
         /// Why.
         reason: String,
     },
+    /// Two services have one name.
+    #[error("kernel service '{0}' is already registered")]
+    ServiceTwice(Arc<str>),
     /// The host failed.
     #[error(transparent)]
     Failed(#[from] HostFault),

@@ -6,6 +6,7 @@ use crate::driver::{Post, STOPPING};
 use crate::error::{HostError, HostFault, QueryError};
 use crate::home;
 use crate::outcome::{self, Backup, FsckReport, Launched, Record, Settled};
+use crate::services::{Desk, Forwarder, Registry, Server, Service};
 use crate::start::{self, Phase};
 use capstan_kernel::host_op::{Answer, HostOp, LaunchConfig, Refusal};
 use capstan_kernel::input::RequestId;
@@ -15,9 +16,9 @@ use capstan_model::peer::{Hint, Incarnation, PeerId};
 use capstan_net::Node;
 use capstan_wire::url::{OcapUrl, oid_from_secret};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
@@ -43,17 +44,25 @@ pub(crate) struct Inner {
     pub(crate) listen: watch::Receiver<Vec<Hint>>,
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) next_request: AtomicU64,
+    pub(crate) services: Registry,
     pub(crate) queue: Arc<Semaphore>,
     pub(crate) stopped: OnceCell<()>,
 }
 
 impl Host {
+    /// The host behind a handle that does not keep it running.
+    pub(crate) fn upgrade(inner: &Weak<Inner>) -> Option<Host> {
+        inner.upgrade().map(|inner| Host { inner })
+    }
+
     /// Starts the kernel kept under `config.home`, or a new one. The home is locked before its store is touched; when this
     /// returns, the listeners are bound, stored vats are being started, and every system subcluster is restored or
     /// launched. To be called on a tokio runtime.
     pub async fn start(config: HostConfig) -> Result<Host, HostError> {
         let system = config.system.clone();
-        let host = Host { inner: Arc::new(start::start(config).await?) };
+        let (inner, desks) = start::start(config).await?;
+        let host = Host { inner: Arc::new(inner) };
+        desks.into_iter().for_each(|desk| host.open(desk));
         for wanted in system {
             if let Err(reason) = host.bring_up(&wanted).await {
                 host.stop().await;
@@ -164,6 +173,56 @@ impl Host {
         let reply_key = chance::key().map_err(no_chance)?.into();
         let op = HostOp::RedeemUrl { url: url.to_owned(), reply_key };
         self.request(op).await.and_then(outcome::redeemed)
+    }
+
+    /// Registers a kernel service: code that vats launched from now on may ask for by its name. `system_only`: only
+    /// those of system subclusters. Its object is the same one after a restart. To be called on a tokio runtime.
+    ///
+    /// Messages that an earlier run left for the service were refused before this is called; give a service to the start
+    /// (`HostConfig::services`) where that matters.
+    pub async fn register_service(
+        &self,
+        name: &str,
+        system_only: bool,
+        service: impl Service,
+    ) -> Result<ObjectId, Refusal> {
+        self.register(name, system_only, None, Arc::new(service)).await
+    }
+
+    /// Registers a service that passes its calls on to an object, which it keeps alive.
+    pub(crate) async fn register_forwarder(&self, name: &str, object: ObjectId) -> Result<ObjectId, Refusal> {
+        self.register(name, false, Some(object), Arc::new(Forwarder(object))).await
+    }
+
+    async fn register(
+        &self,
+        name: &str,
+        system_only: bool,
+        holds: Option<ObjectId>,
+        server: Arc<dyn Server>,
+    ) -> Result<ObjectId, Refusal> {
+        let name: Arc<str> = name.into();
+        let services = &self.inner.services;
+        let desk = services.add(&name, server).ok_or_else(|| Refusal::ServiceRegistered(name.clone()))?;
+        let asked = HostOp::RegisterService { name: name.clone(), system_only, holds };
+        let registered = self.request(asked).await.and_then(outcome::object);
+        match registered {
+            Ok(_) => self.open(desk),
+            Err(_) => services.remove(&name),
+        }
+        registered
+    }
+
+    /// Forgets a kernel service and its object; does nothing if there is none. Calls in progress are still answered.
+    pub async fn unregister_service(&self, name: &str) -> Result<(), Refusal> {
+        self.request(HostOp::UnregisterService { name: name.into() }).await?;
+        self.inner.services.remove(name);
+        Ok(())
+    }
+
+    fn open(&self, desk: Desk) {
+        let inner = &self.inner;
+        desk.open(Arc::downgrade(inner), inner.inbox.clone(), inner.phase.clone());
     }
 
     /// Runs one read-only SQL statement over the store, with limits on rows and time. It sees what is durable.

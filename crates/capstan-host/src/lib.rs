@@ -14,10 +14,12 @@ mod error;
 mod home;
 mod host;
 mod identity;
+mod loader;
 mod log;
 pub mod measure;
 mod outcome;
 mod release;
+mod services;
 mod start;
 
 pub use capstan_js::VAT_TYPES;
@@ -26,7 +28,9 @@ pub use config::{HostConfig, SeedSource, SystemSubcluster};
 pub use error::{HostError, HostFault, QueryError};
 pub use home::{STORE_FILE, fsck, purge, restore};
 pub use host::Host;
+pub use loader::Loader;
 pub use outcome::{Backup, FsckReport, Launched, Record, Settled};
+pub use services::{Call, Service, ServiceError, StartService, Value};
 
 use sha2::{Digest, Sha256};
 use std::sync::Arc;

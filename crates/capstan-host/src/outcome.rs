@@ -86,6 +86,13 @@ pub(crate) fn root(answer: Answer) -> Result<ObjectId, Refusal> {
     }
 }
 
+pub(crate) fn object(answer: Answer) -> Result<ObjectId, Refusal> {
+    match answer {
+        Answer::Object { object } => Ok(object),
+        other => Err(unexpected(&other)),
+    }
+}
+
 pub(crate) fn done(answer: Answer) -> Result<(), Refusal> {
     match answer {
         Answer::Done => Ok(()),

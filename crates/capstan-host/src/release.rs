@@ -1,6 +1,8 @@
 //! Executes effects whose batch is durable: the only place from which anything leaves (law L3).
 
+use crate::driver::Post;
 use crate::log;
+use crate::services::{Order, Registry};
 use capstan_kernel::effect::Effect;
 use capstan_kernel::host_op::{Answer, Refusal};
 use capstan_kernel::input::RequestId;
@@ -8,6 +10,7 @@ use capstan_model::peer::Incarnation;
 use capstan_net::Node;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use tokio::sync::{oneshot, watch};
 
 /// How a request is answered.
@@ -34,6 +37,9 @@ pub(crate) struct Outlets {
     pub(crate) node: Option<Arc<Node>>,
     pub(crate) waiters: BTreeMap<RequestId, Waiter>,
     pub(crate) life: watch::Sender<Incarnation>,
+    pub(crate) services: Registry,
+    /// To answer calls of services that are gone.
+    pub(crate) inbox: Sender<Post>,
 }
 
 impl Outlets {
@@ -48,6 +54,12 @@ impl Outlets {
             Held::Effect(Effect::Link(order)) => {
                 if let Some(node) = &self.node {
                     node.order(order);
+                }
+            }
+            Held::Effect(Effect::ServiceCall { call, service, methargs }) => {
+                if !self.services.pass(&service, Order { call, methargs }) {
+                    let outcome = Err(format!("kernel service '{service}' is gone"));
+                    let _ = self.inbox.send(Post::Served { call, outcome });
                 }
             }
             Held::Effect(Effect::Log { level, text }) => log::kernel(level, &text),

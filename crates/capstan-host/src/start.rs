@@ -10,6 +10,7 @@ use crate::host::{Inner, REQUESTS_QUEUED_MAX};
 use crate::identity::{self, Identity};
 use crate::log;
 use crate::release::Outlets;
+use crate::services::{self, Desk, Registry};
 use capstan_js::{VatEvent, Workers};
 use capstan_kernel::kernel::{Kernel, KernelConfig};
 use capstan_model::peer::{Hint, Millis};
@@ -49,9 +50,11 @@ pub(crate) async fn blocking<T: Send + 'static>(
     done.map_err(|error| HostError::System(format!("a thread: {error}")))?
 }
 
-pub(crate) async fn start(config: HostConfig) -> Result<Inner, HostError> {
+/// Starts everything but the services, whose calls wait until they are opened with the finished host.
+pub(crate) async fn start(config: HostConfig) -> Result<(Inner, Vec<Desk>), HostError> {
     let kernel_system = system_texts(&config.system)?;
     let allowed_globals = allowed_globals(&config)?;
+    let (services, desks, names) = services(&config)?;
     let (path, sync, source) = (config.home.clone(), config.sync, config.seed.clone());
     let reset = config.reset_storage;
     let open = move || {
@@ -62,7 +65,8 @@ pub(crate) async fn start(config: HostConfig) -> Result<Inner, HostError> {
         home::open(lock, &path, sync, source.as_ref())
     };
     let Opened { lock, store, tables, identity } = blocking(open).await?;
-    let kernel_config = KernelConfig { system: kernel_system, ..kernel_config(&config, &identity) };
+    let kernel_config =
+        KernelConfig { system: kernel_system, services: names, ..kernel_config(&config, &identity) };
     let kernel = Kernel::new(Db::load(tables), kernel_config);
     kernel.check_system()?;
     let (inbox, posts) = mpsc::channel();
@@ -84,7 +88,13 @@ pub(crate) async fn start(config: HostConfig) -> Result<Inner, HostError> {
         inbox: posts,
         reports,
         batches: Batches::new(),
-        outlets: Outlets { node: node.clone(), waiters: BTreeMap::new(), life },
+        outlets: Outlets {
+            node: node.clone(),
+            waiters: BTreeMap::new(),
+            life,
+            services: services.clone(),
+            inbox: inbox.clone(),
+        },
         life: (identity::life_key(), identity.life.clone()),
         told: Millis(0),
         clocks: Clocks::now(),
@@ -98,6 +108,7 @@ pub(crate) async fn start(config: HostConfig) -> Result<Inner, HostError> {
         life: lives,
         listen,
         phase,
+        services,
         next_request: AtomicU64::new(1),
         queue: Arc::new(Semaphore::new(REQUESTS_QUEUED_MAX)),
         stopped: OnceCell::new(),
@@ -106,7 +117,21 @@ pub(crate) async fn start(config: HostConfig) -> Result<Inner, HostError> {
         confirmed(inner.listen.clone(), config.listen.len()).await?;
     }
     tracing::info!(peer = %inner.peer, life = %identity.life, home = %inner.home.display(), "started");
-    Ok(inner)
+    Ok((inner, desks))
+}
+
+type Served = (Registry, Vec<Desk>, Vec<(Arc<str>, bool)>);
+
+/// The services the host has from its start.
+fn services(config: &HostConfig) -> Result<Served, HostError> {
+    let registry = Registry::default();
+    let (mut desks, mut names) = (Vec::new(), Vec::new());
+    for service in services::built_in(config.loader.as_ref()).iter().chain(&config.services) {
+        let desk = registry.add(&service.name, service.server.clone());
+        desks.push(desk.ok_or_else(|| HostError::ServiceTwice(service.name.clone()))?);
+        names.push((service.name.clone(), service.system_only));
+    }
+    Ok((registry, desks, names))
 }
 
 /// Names with their configurations; one that comes twice is refused.

@@ -68,6 +68,7 @@ pub fn audit(tables: &Tables) -> Vec<Problem> {
     let mut audit = Audit::new(tables);
     audit.clists();
     audit.owners();
+    audit.services();
     audit.counts();
     audit.queue();
     audit.promises();
@@ -174,6 +175,16 @@ impl<'t> Audit<'t> {
                 let name = |who: Option<EndpointId>| who.map_or("nobody".to_owned(), |e| e.to_string());
                 self.report(2, format!("{ko} is owned by {}, exported by {}", name(owner), name(exporter)));
             }
+        }
+    }
+
+    /// Rule 2, for the kernel itself: what it owns are its services.
+    fn services(&mut self) {
+        let services: BTreeSet<_> = self.tables.services.iter().map(|(_, ko)| *ko).collect();
+        let owned = self.tables.objects.iter().filter(|(_, row)| row.owner == Some(Owner::Kernel));
+        let owned: BTreeSet<_> = owned.map(|(ko, _)| *ko).collect();
+        for ko in services.symmetric_difference(&owned) {
+            self.report(2, format!("{ko} is owned by the kernel or named as a service, not both"));
         }
     }
 

@@ -95,7 +95,9 @@ pub(crate) fn prepare(
             Route::Vat(owner, ko) if owner == vat => {
                 prepare_message(translation, position, item, ko).map(Preparation::Deliver)
             }
-            Route::Vat(..) | Route::Remote(..) | Route::Park(_) | Route::Splat(_) => Ok(Preparation::Reroute),
+            Route::Vat(..) | Route::Remote(..) | Route::Service(..) | Route::Park(_) | Route::Splat(_) => {
+                Ok(Preparation::Reroute)
+            }
         },
     }
 }

@@ -1,11 +1,13 @@
 //! Everything a kernel can order, and the three ways things leave a step.
 
 use crate::host_op::{Answer, Refusal};
-use crate::input::RequestId;
-use capstan_model::id::VatId;
+use crate::input::{CallId, RequestId};
+use capstan_model::capdata::CapData;
+use capstan_model::id::{KRef, VatId};
 use capstan_model::vat::{DeliveryId, VatDelivery, VatIncarnation, VatStart};
 use capstan_wire::seam::LinkOrder;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// What one input led to. What may run ahead of the disk and what must wait are different fields (law L3).
 ///
@@ -51,6 +53,16 @@ pub enum Effect {
         request: RequestId,
         /// What.
         answer: Result<Answer, Refusal>,
+    },
+    /// Let a kernel service serve a call. Executed by the host's services; answered by
+    /// `Input::ServiceReplied`, however long that takes.
+    ServiceCall {
+        /// Which call.
+        call: CallId,
+        /// The name of the service.
+        service: Arc<str>,
+        /// Smallcaps of `[method, args]`; what it names stays alive until the answer.
+        methargs: CapData<KRef>,
     },
     /// Tell the links. Executed by the network.
     Link(LinkOrder),

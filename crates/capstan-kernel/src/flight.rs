@@ -10,6 +10,7 @@ use capstan_model::refs::{RefKind, VRef};
 use capstan_model::vat::{DeliveryId, VatIncarnation};
 use capstan_store::schema::{GcKind, VatRow};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 /// Everything volatile but the channels to peers.
 #[derive(Debug, Default)]
@@ -28,6 +29,8 @@ pub(crate) struct Volatile {
     pub(crate) cursor: u64,
     /// The last delivery number used.
     pub(crate) deliveries: u64,
+    /// Per kernel service: run-queue positions that wait for a call of it to end, oldest first.
+    pub(crate) service_lanes: BTreeMap<Arc<str>, VecDeque<u64>>,
     /// Launches in progress.
     pub(crate) launches: BTreeMap<SubclusterId, Launch>,
     /// Who waits for a vat to be up again.
@@ -88,6 +91,8 @@ impl Work {
 #[derive(Debug)]
 pub(crate) struct Launch {
     pub(crate) request: RequestId,
+    /// Kernel services to be given to `bootstrap`.
+    pub(crate) services: BTreeSet<Arc<str>>,
     /// Vats not yet up.
     pub(crate) starting: BTreeSet<VatId>,
     /// The bootstrap vat.

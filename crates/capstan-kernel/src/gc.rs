@@ -3,7 +3,7 @@
 use crate::fault::Corrupt;
 use crate::remote::{self, RemoteDelivery};
 use crate::turn::{Turn, next_number};
-use crate::{clist, counts, route};
+use crate::{clist, counts, service};
 use capstan_model::id::{EndpointId, KRef, ObjectId, PromiseId, RemoteId};
 use capstan_model::refs::Side;
 use capstan_store::overlay::{Db, Tx};
@@ -58,7 +58,7 @@ fn judge_object(tx: &mut Tx<'_>, ko: ObjectId) {
                 order(tx, (endpoint, GcKind::RetireExport, ko));
             }
         }
-        Some(Owner::Kernel) if route::is_service(tx, ko) => {}
+        Some(Owner::Kernel) if service::is_service(tx, ko) => {}
         Some(Owner::Kernel) | None if recognized => {
             for importer in clist::importers(tx, ko) {
                 if lives(tx, importer) {

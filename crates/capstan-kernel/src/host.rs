@@ -7,7 +7,7 @@ use crate::host_op::{Answer, DeadLetterView, HostOp, Refusal, Status, Subcluster
 use crate::input::RequestId;
 use crate::kernel::Kernel;
 use crate::turn::{Turn, transact};
-use crate::{activity, cycles, gc, promise, remote, subcluster, system, vat};
+use crate::{activity, cycles, gc, pin, promise, remote, service, subcluster, system, vat};
 use capstan_model::capdata::CapData;
 use capstan_model::error::KernelError;
 use capstan_model::id::{EndpointId, KRef, PromiseId, SubclusterId, VatId};
@@ -53,6 +53,12 @@ impl Kernel {
             | HostOp::RedeemUrl { .. }
             | HostOp::RevokeUrl(_)
             | HostOp::Revoke(_)
+            | HostOp::Pin(_)
+            | HostOp::Unpin(_)
+            | HostOp::PinRoot(_)
+            | HostOp::UnpinRoot(_)
+            | HostOp::RegisterService { .. }
+            | HostOp::UnregisterService { .. }
             | HostOp::PeerHint { .. }
             | HostOp::PeerClose(_)
             | HostOp::PeerReconnect { .. }
@@ -73,6 +79,26 @@ impl Kernel {
             Ok(match op {
                 HostOp::Send { target, methargs } => return send(turn, request, target, methargs),
                 HostOp::Revoke(kref) => done(revoke(turn, kref)),
+                HostOp::Pin(object) => done(pin::pin(&mut turn.tx, object)?),
+                HostOp::Unpin(object) => {
+                    pin::unpin(&mut turn.tx, object)?;
+                    Some(Ok(Answer::Done))
+                }
+                HostOp::PinRoot(vat) => Some(pin::pin_root(&mut turn.tx, vat)?),
+                HostOp::UnpinRoot(vat) => Some(pin::unpin_root(&mut turn.tx, vat)?),
+                HostOp::RegisterService { name, system_only, holds } => {
+                    match service::register(&mut turn.tx, &name, system_only, holds)? {
+                        Ok(()) => {
+                            let object = service::object(&mut turn.tx, &name)?;
+                            Some(Ok(Answer::Object { object }))
+                        }
+                        Err(refusal) => Some(Err(refusal)),
+                    }
+                }
+                HostOp::UnregisterService { name } => {
+                    service::unregister(&mut turn.tx, &name)?;
+                    Some(Ok(Answer::Done))
+                }
                 HostOp::IssueUrl { object, secret } => {
                     if turn.tx.get::<Objects>(&object).is_none() {
                         return Ok(Some(Err(Refusal::BadReference(object.to_string()))));
@@ -320,7 +346,7 @@ fn send(
 }
 
 /// Whether somebody still reaches it. What nobody reaches is being collected and must not be raised again.
-fn is_held(tx: &Tx<'_>, kref: KRef) -> bool {
+pub(crate) fn is_held(tx: &Tx<'_>, kref: KRef) -> bool {
     match kref {
         KRef::Object(ko) => tx.get::<Objects>(&ko).is_some_and(|row| row.reachable > 0),
         KRef::Promise(kp) => tx.get::<Promises>(&kp).is_some(),
@@ -374,6 +400,12 @@ fn view(db: &Db, channels: &remote::Channels, op: &HostOp) -> Reply {
         | HostOp::TerminateVat(_)
         | HostOp::TerminateSubcluster(_)
         | HostOp::Revoke(_)
+        | HostOp::Pin(_)
+        | HostOp::Unpin(_)
+        | HostOp::PinRoot(_)
+        | HostOp::UnpinRoot(_)
+        | HostOp::RegisterService { .. }
+        | HostOp::UnregisterService { .. }
         | HostOp::Collect
         | HostOp::PeerHint { .. }
         | HostOp::PeerClose(_)

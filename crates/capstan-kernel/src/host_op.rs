@@ -66,6 +66,29 @@ pub enum HostOp {
         /// A name for the new life, unused before.
         life: Incarnation,
     },
+    /// Keep an object alive until it is unpinned as often (02 §7.6). Answered by [`Answer::Done`].
+    Pin(ObjectId),
+    /// Undo one pin; does nothing to what is not pinned. Answered by [`Answer::Done`].
+    Unpin(ObjectId),
+    /// Pin the root of a vat. Answered by [`Answer::Object`].
+    PinRoot(VatId),
+    /// Undo one pin of the root of a vat. Answered by [`Answer::Object`].
+    UnpinRoot(VatId),
+    /// Note that this process has code for a kernel service (02 §10.2). Answered by [`Answer::Object`], the same
+    /// one after a restart.
+    RegisterService {
+        /// Its name.
+        name: Arc<str>,
+        /// Given to system subclusters only.
+        system_only: bool,
+        /// An object that its code refers to: kept alive until the service is unregistered or the process ends.
+        holds: Option<ObjectId>,
+    },
+    /// Forget a kernel service and its object; does nothing if there is none. Answered by [`Answer::Done`].
+    UnregisterService {
+        /// Its name.
+        name: Arc<str>,
+    },
     /// Release what results handed out, reap all vats, collect to quiescence. Answered by [`Answer::Collected`].
     Collect,
     /// Everything at a glance. Answered by [`Answer::Status`].
@@ -171,6 +194,11 @@ pub enum Answer {
     Revoked(bool),
     /// The object behind a URL.
     Redeemed {
+        /// As this kernel names it.
+        object: ObjectId,
+    },
+    /// The object that was asked for.
+    Object {
         /// As this kernel names it.
         object: ObjectId,
     },
@@ -343,6 +371,9 @@ pub enum Refusal {
     /// The state that the request was about is gone.
     #[error("the kernel was reset")]
     Reset,
+    /// The process has code for a kernel service of this name already.
+    #[error("kernel service '{0}' is already registered")]
+    ServiceRegistered(Arc<str>),
     /// No remote stands for that peer.
     #[error("no remote stands for peer {0}")]
     PeerNotFound(PeerId),

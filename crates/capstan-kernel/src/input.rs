@@ -1,7 +1,8 @@
 //! Everything that can happen to a kernel: facts, in the past tense.
 
 use crate::host_op::HostOp;
-use capstan_model::id::VatId;
+use capstan_model::capdata::CapData;
+use capstan_model::id::{KRef, VatId};
 use capstan_model::peer::Incarnation;
 use capstan_model::vat::{DeliveryId, VatFault, VatIncarnation, VatReply, VatStarted};
 use capstan_wire::seam::LinkEvent;
@@ -11,6 +12,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RequestId(pub u64);
+
+/// A call of a kernel service, within one process life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CallId(pub u64);
 
 /// One thing that happened. Handled to the end, in transactions of its own, before the next.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,6 +73,13 @@ pub enum Input {
         vat: VatId,
         /// Which run of it.
         incarnation: VatIncarnation,
+    },
+    /// A kernel service answered a call. Made by the host's services.
+    ServiceReplied {
+        /// Which call; one that is not in progress is ignored.
+        call: CallId,
+        /// What it fulfils with, naming only what the kernel holds; or what went wrong, as text.
+        outcome: Result<CapData<KRef>, String>,
     },
     /// Something happened on the links. Made by the network; `fresh` is a random UUID that becomes our own
     /// incarnation if this event shows that we regressed.

@@ -6,7 +6,7 @@ use crate::flight::{Volatile, Work};
 use crate::host_op::{Answer, Refusal};
 use crate::input::Input;
 use crate::turn::{Turn, transact};
-use crate::{promise, remote, vat};
+use crate::{promise, remote, service, vat};
 use capstan_model::error::KernelError;
 use capstan_model::id::VatId;
 use capstan_model::peer::{Millis, PeerId};
@@ -49,6 +49,9 @@ pub struct KernelConfig {
     /// The system subclusters the host wants: name and configuration, as JSON text (02 §10.4). A stored one without an
     /// entry here is removed at the start.
     pub system: BTreeMap<Arc<str>, Arc<str>>,
+    /// Kernel services for which this process has code, with whether they are for system subclusters only. Known
+    /// before anything queued is looked at.
+    pub services: Vec<(Arc<str>, bool)>,
     /// Recount everything after every transaction (law L6); for tests.
     pub audit_every_transaction: bool,
 }
@@ -66,6 +69,7 @@ impl KernelConfig {
             frame_bytes_max: 16 << 20,
             window_frames: 4096,
             system: BTreeMap::new(),
+            services: Vec::new(),
             audit_every_transaction: cfg!(debug_assertions),
         }
     }
@@ -106,6 +110,7 @@ impl Kernel {
             }
             Input::VatDied { vat, incarnation, fault } => self.vat_died(now, vat, incarnation, &fault, out),
             Input::VatWoken { vat, incarnation } => self.vat_woken(vat, incarnation),
+            Input::ServiceReplied { call, outcome } => self.service_replied(now, call, outcome, out),
             Input::Link { event, fresh } => {
                 let Kernel { db, config, channels, .. } = self;
                 remote::link_event(db, channels, config, now, event, fresh, out);
@@ -142,6 +147,16 @@ impl Kernel {
 
     /// The start of a life: what the dead process had half done is undone, the rest goes on.
     fn boot(&mut self, now: Millis, step: &mut Step) {
+        let services = self.config.services.clone();
+        let item = || "the services of this process".to_owned();
+        let _ = transact(&mut self.db, &self.config, now, step, item, |turn| {
+            for (name, system_only) in &services {
+                if service::register(&mut turn.tx, name, *system_only, None)?.is_err() {
+                    turn.log(LogLevel::Warn, format!("kernel service '{name}' is given twice"));
+                }
+            }
+            Ok(())
+        });
         let waiting = self.db.iter::<Holds>().filter(|((_, kind), _)| *kind == HoldKind::Waiting);
         for ((kref, kind), times) in waiting.map(|(key, times)| (*key, *times)).collect::<Vec<_>>() {
             let item = || format!("a dead process's hold of {kref}");

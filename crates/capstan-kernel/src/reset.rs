@@ -8,7 +8,7 @@ use crate::kernel::Kernel;
 use crate::turn::{Turn, transact};
 use crate::{activity, remote};
 use capstan_model::peer::{Incarnation, Millis};
-use capstan_store::schema::{Counters, Meta, VatPhase, Vats, Waiters};
+use capstan_store::schema::{Counters, HandlerRow, Handlers, Meta, VatPhase, Vats, Waiters};
 use std::sync::Arc;
 
 /// What survives a reset, by its key in the table of texts: who this kernel is.
@@ -49,7 +49,13 @@ fn wipe(turn: &mut Turn<'_>, life: &Incarnation) {
     let own: Vec<(Arc<str>, Arc<str>)> = own.map(|(key, text)| (key.clone(), text.clone())).collect();
     let numbers: Vec<(Arc<str>, u64)> =
         turn.tx.iter::<Counters>().map(|(name, next)| (name.clone(), *next)).collect();
+    let handlers: Vec<_> =
+        turn.tx.iter::<Handlers>().map(|(name, row)| (name.clone(), row.clone())).collect();
     turn.tx.delete_everything();
+    // The process still has the code of its services; their objects are made anew when they are named.
+    for (name, row) in handlers {
+        turn.tx.put::<Handlers>(name, HandlerRow { holds: None, calls: 0, ..row });
+    }
     for (key, text) in own {
         turn.tx.put::<Meta>(key, text);
     }

@@ -4,17 +4,17 @@ use crate::fault::Corrupt;
 use crate::flight::Work;
 use crate::remote::{self, Delivered, RemoteDelivery};
 use crate::turn::Turn;
-use crate::{clist, counts, gc, notify, promise, queue};
+use crate::{clist, counts, gc, notify, promise, queue, service};
 use capstan_model::capdata::CapData;
 use capstan_model::error::KernelError;
 use capstan_model::id::{EndpointId, KRef, ObjectId, PromiseId, RemoteId, VatId};
 use capstan_model::smallcaps::single_reference;
 use capstan_store::overlay::Tx;
 use capstan_store::schema::{
-    Decider, Objects, Owner, PromiseState, Promises, QueueItem, Remotes, RunQueue, SendItem, Services,
-    VatPhase, Vats,
+    Decider, Objects, Owner, PromiseState, Promises, QueueItem, Remotes, RunQueue, SendItem, VatPhase, Vats,
 };
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Where a message goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub(crate) enum Route {
     Vat(VatId, ObjectId),
     /// To this object of this remote.
     Remote(RemoteId, ObjectId),
+    /// To this kernel service, by its name and object.
+    Service(Arc<str>, ObjectId),
     /// Onto the queue of this unresolved promise.
     Park(PromiseId),
     /// Nowhere: its result is rejected with this.
@@ -65,7 +67,11 @@ fn route_object(tx: &Tx<'_>, ko: ObjectId) -> Route {
         return splat_with(&KernelError::object_revoked());
     }
     match row.owner {
-        None | Some(Owner::Kernel) => splat_with(&KernelError::object_deleted()),
+        None => splat_with(&KernelError::object_deleted()),
+        Some(Owner::Kernel) => match service::serving(tx, ko) {
+            Some(name) => Route::Service(name, ko),
+            None => splat_with(&KernelError::object_deleted()),
+        },
         Some(Owner::Endpoint(EndpointId::Vat(vat))) => match tx.get::<Vats>(&vat).map(|row| &row.phase) {
             Some(VatPhase::Launching | VatPhase::Starting | VatPhase::Running) => Route::Vat(vat, ko),
             Some(VatPhase::Failed(_) | VatPhase::Terminated) | None => {
@@ -79,42 +85,55 @@ fn route_object(tx: &Tx<'_>, ko: ObjectId) -> Route {
     }
 }
 
-/// Whether a kernel service stands behind the object.
-pub(crate) fn is_service(tx: &Tx<'_>, ko: ObjectId) -> bool {
-    tx.iter::<Services>().any(|(_, service)| *service == ko)
+/// What became of an item of the run queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Examined {
+    /// It was handled, and is gone.
+    Handled,
+    /// It waits for this endpoint.
+    Waits(EndpointId),
+    /// It waits for this kernel service, which has too many calls in progress.
+    Service(Arc<str>),
 }
 
-/// Looks at one item of the run queue: handles it at once, or returns the endpoint for which it must wait. For
-/// those peers of which `is_full` holds it waits in any case.
+/// Looks at one item of the run queue: handles it at once, or says for whom it must wait. For those peers of which
+/// `is_full` holds it waits in any case.
 pub(crate) fn examine(
     turn: &mut Turn<'_>,
     position: u64,
     is_full: impl Fn(&Tx<'_>, RemoteId) -> bool,
-) -> Result<Option<EndpointId>, Corrupt> {
+) -> Result<Examined, Corrupt> {
     match turn.tx.get::<RunQueue>(&position).cloned() {
-        None => Ok(None),
+        None => Ok(Examined::Handled),
         Some(QueueItem::Unreadable(why)) => Err(Corrupt::Unreadable(why)),
         Some(QueueItem::Notify { endpoint: EndpointId::Remote(rid), .. }) if is_full(&turn.tx, rid) => {
-            Ok(Some(rid.into()))
+            Ok(Examined::Waits(rid.into()))
         }
-        Some(QueueItem::Notify { endpoint, promise }) => notify::examine(turn, position, endpoint, promise),
+        Some(QueueItem::Notify { endpoint, promise }) => {
+            let waits_for = notify::examine(turn, position, endpoint, promise)?;
+            Ok(waits_for.map_or(Examined::Handled, Examined::Waits))
+        }
         Some(QueueItem::Send(item)) => match route(&turn.tx, item.target) {
-            Route::Vat(vat, _) => Ok(Some(vat.into())),
-            Route::Remote(rid, _) if is_full(&turn.tx, rid) => Ok(Some(rid.into())),
+            Route::Vat(vat, _) => Ok(Examined::Waits(vat.into())),
+            Route::Remote(rid, _) if is_full(&turn.tx, rid) => Ok(Examined::Waits(rid.into())),
+            Route::Service(name, ko) => {
+                let begun = service::begin(turn, position, &name, ko, &item)?;
+                Ok(if begun { Examined::Handled } else { Examined::Service(name) })
+            }
             Route::Park(kp) => {
                 queue::take(&mut turn.tx, position);
                 queue::park(&mut turn.tx, kp, item)?;
-                Ok(None)
+                Ok(Examined::Handled)
             }
             Route::Splat(reason) => {
                 queue::take(&mut turn.tx, position);
                 splat(turn, &item, reason)?;
-                Ok(None)
+                Ok(Examined::Handled)
             }
             Route::Remote(rid, ko) => {
                 queue::take(&mut turn.tx, position);
                 send_to_remote(turn, rid, ko, item)?;
-                Ok(None)
+                Ok(Examined::Handled)
             }
         },
     }

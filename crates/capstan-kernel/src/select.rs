@@ -7,8 +7,9 @@ use crate::effect::{Dispatch, LogLevel, Step};
 use crate::fault::Corrupt;
 use crate::flight::{InFlight, Staged, Work};
 use crate::kernel::Kernel;
+use crate::route::{self, Examined};
 use crate::turn::{Turn, transact};
-use crate::{gc, remote, route, vat};
+use crate::{gc, remote, vat};
 use capstan_model::id::{EndpointId, RemoteId, VatId};
 use capstan_model::peer::Millis;
 use capstan_model::vat::VatDelivery;
@@ -24,7 +25,8 @@ impl Kernel {
         self.clean_slice(now, step);
         remote::release_unconfirmed(&mut self.db, &self.config, now, step);
         loop {
-            let mut progress = self.unblock(now, step);
+            let mut progress = self.feed_services();
+            progress |= self.unblock(now, step);
             progress |= self.examine_queue(now, step);
             progress |= self.collect_garbage(now, step);
             progress |= self.dispatch_lanes(now, step);
@@ -116,7 +118,12 @@ impl Kernel {
             (behind && volatile.blocked.contains_key(&rid)) || remote::is_full(tx, config, rid)
         };
         match transact(db, config, now, step, shown, |turn| route::examine(turn, position, is_full)) {
-            Ok(waits_for) => waits_for,
+            Ok(Examined::Handled) => None,
+            Ok(Examined::Waits(endpoint)) => Some(endpoint),
+            Ok(Examined::Service(name)) => {
+                self.volatile.service_lanes.entry(name).or_default().push_back(position);
+                None
+            }
             Err(_) => {
                 self.discard_item(now, position, step);
                 None

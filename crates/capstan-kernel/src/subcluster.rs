@@ -9,13 +9,15 @@ use crate::kernel::Kernel;
 use crate::notify;
 use crate::promise;
 use crate::queue;
+use crate::service;
 use crate::turn::{Turn, transact};
 use crate::vat;
 use capstan_model::capdata::CapData;
 use capstan_model::id::{KRef, PromiseId, SubclusterId, VatId};
 use capstan_model::peer::Millis;
 use capstan_model::smallcaps::{Value, decode, encode};
-use capstan_store::schema::{HoldKind, SendItem, Services, SubclusterRow, Subclusters, Vats};
+use capstan_store::overlay::Tx;
+use capstan_store::schema::{HoldKind, SendItem, SubclusterRow, Subclusters, Vats};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -36,6 +38,7 @@ impl Kernel {
             Ok(Ok((subcluster, vats, bootstrap))) => {
                 let launch = Launch {
                     request,
+                    services: config.services.iter().cloned().collect(),
                     starting: vats,
                     bootstrap,
                     optional: config.bootstrap_optional,
@@ -138,15 +141,15 @@ impl Kernel {
     }
 
     fn call_bootstrap(&mut self, now: Millis, subcluster: SubclusterId, step: &mut Step) {
-        let Some(bootstrap) = self.volatile.launches.get(&subcluster).map(|launch| launch.bootstrap) else {
-            return;
-        };
+        let Some(launch) = self.volatile.launches.get(&subcluster) else { return };
+        let (bootstrap, services) = (launch.bootstrap, launch.services.clone());
         let item = || format!("bootstrap of {subcluster}");
         let called = transact(&mut self.db, &self.config, now, step, item, |turn| {
-            send_bootstrap(turn, subcluster, bootstrap)
+            send_bootstrap(turn, subcluster, bootstrap, &services)
         });
         match called {
-            Ok(kp) => {
+            Ok(Err(refusal)) => self.fail_launch(now, subcluster, refusal, step),
+            Ok(Ok(kp)) => {
                 if let Some(launch) = self.volatile.launches.get_mut(&subcluster) {
                     launch.result = Some(kp);
                 }
@@ -246,10 +249,8 @@ fn begin(
         let text = format!("invalid bootstrap vat name {:?}", config.bootstrap);
         return Ok(Err(Refusal::BadConfig(text)));
     }
-    for service in &config.services {
-        if turn.tx.get::<Services>(service).is_none() {
-            return Ok(Err(Refusal::BadConfig(format!("no registered kernel service '{service}'"))));
-        }
+    if let Err(refusal) = check_services(&turn.tx, &config.services, system.is_some()) {
+        return Ok(Err(refusal));
     }
     let subcluster = SubclusterId(turn.next_number("subcluster"));
     let row = SubclusterRow {
@@ -276,7 +277,12 @@ fn send_bootstrap(
     turn: &mut Turn<'_>,
     subcluster: SubclusterId,
     bootstrap: VatId,
-) -> Result<PromiseId, Corrupt> {
+    services: &BTreeSet<Arc<str>>,
+) -> Result<Result<PromiseId, Refusal>, Corrupt> {
+    let system = turn.tx.get::<Subclusters>(&subcluster).is_some_and(|row| row.system.is_some());
+    if let Err(refusal) = check_services(&turn.tx, services, system) {
+        return Ok(Err(refusal));
+    }
     let mut roots: Vec<(String, Value<KRef>)> = Vec::new();
     for vat in vat::members(&turn.tx, subcluster) {
         let name = turn.tx.get::<Vats>(&vat).map(|row| row.name.clone()).unwrap_or_else(|| Arc::from(""));
@@ -285,12 +291,29 @@ fn send_bootstrap(
             roots.push((name.to_string(), Value::Object { slot, iface: Some("vatRoot".into()) }));
         }
     }
-    let arguments = Value::Array(vec![Value::Record(roots), Value::Record(Vec::new())]);
+    let mut given: Vec<(String, Value<KRef>)> = Vec::new();
+    for name in services {
+        let slot = KRef::Object(service::object(&mut turn.tx, name)?);
+        given.push((name.to_string(), Value::Object { slot, iface: Some("KernelService".into()) }));
+    }
+    let arguments = Value::Array(vec![Value::Record(roots), Value::Record(given)]);
     let methargs = encode(&Value::Array(vec![Value::String("bootstrap".into()), arguments]));
     let target = vat::root(&turn.tx, bootstrap).ok_or(Corrupt::NoEndpoint(bootstrap.into()))?;
     let kp = send_for_control(turn, target, methargs)?;
     promise::hold_for_control(&mut turn.tx, KRef::Promise(kp), HoldKind::Waiting)?;
-    Ok(kp)
+    Ok(Ok(kp))
+}
+
+/// Every service asked for must have code in this process, and be meant for such a subcluster.
+fn check_services<'s>(
+    tx: &Tx<'_>,
+    names: impl IntoIterator<Item = &'s Arc<str>>,
+    system: bool,
+) -> Result<(), Refusal> {
+    match names.into_iter().find(|name| !service::is_offered(tx, name, system)) {
+        Some(name) => Err(Refusal::BadConfig(format!("no registered kernel service '{name}'"))),
+        None => Ok(()),
+    }
 }
 
 /// Queues a message of the control surface; nobody decides its result until delivery.

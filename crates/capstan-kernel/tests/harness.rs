@@ -2,7 +2,7 @@
 
 use capstan_kernel::effect::{Dispatch, Effect, Step};
 use capstan_kernel::host_op::{Answer, HostOp, LaunchConfig, Refusal, VatConfig};
-use capstan_kernel::input::{Input, RequestId};
+use capstan_kernel::input::{CallId, Input, RequestId};
 use capstan_kernel::kernel::{Kernel, KernelConfig};
 use capstan_kernel::system::SystemDamage;
 use capstan_model::capdata::{CapData, Message, Resolution};
@@ -39,6 +39,14 @@ impl Launched {
     }
 }
 
+/// A call of a kernel service.
+#[derive(Clone, Debug)]
+pub(crate) struct ServiceCall {
+    pub(crate) call: CallId,
+    pub(crate) service: String,
+    pub(crate) methargs: CapData<KRef>,
+}
+
 /// A kernel, its vats, and what came out.
 pub(crate) struct World {
     pub(crate) kernel: Kernel,
@@ -56,6 +64,8 @@ pub(crate) struct World {
     /// Every stop order.
     pub(crate) stops: Vec<(VatId, VatIncarnation)>,
     pub(crate) answers: BTreeMap<u64, Result<Answer, Refusal>>,
+    /// Calls of kernel services, to be answered by the test.
+    pub(crate) service_calls: VecDeque<ServiceCall>,
     /// Every log line.
     pub(crate) lines: Vec<String>,
     names: BTreeMap<VatId, String>,
@@ -89,6 +99,7 @@ impl World {
             starts: Vec::new(),
             stops: Vec::new(),
             answers: BTreeMap::new(),
+            service_calls: VecDeque::new(),
             lines: Vec::new(),
             names: BTreeMap::new(),
             held: BTreeSet::new(),
@@ -106,6 +117,12 @@ impl World {
     /// The process dies and comes back on what was durable; scripts stay.
     pub(crate) fn reboot(self) -> Self {
         self.reboot_with(true, |_| {})
+    }
+
+    /// The same, with code for these kernel services from the start.
+    pub(crate) fn reboot_serving(self, services: &[&str]) -> Self {
+        let services = services.iter().map(|name| ((*name).into(), false)).collect();
+        self.reboot_configured(true, services, |_| {})
     }
 
     /// The same on rows that were damaged meanwhile; the recount after every transaction would then find only that.
@@ -126,6 +143,15 @@ impl World {
     }
 
     fn reboot_with(self, sound: bool, damage: impl Fn(&mut Tx<'_>)) -> Self {
+        self.reboot_configured(sound, Vec::new(), damage)
+    }
+
+    fn reboot_configured(
+        self,
+        sound: bool,
+        services: Vec<(Arc<str>, bool)>,
+        damage: impl Fn(&mut Tx<'_>),
+    ) -> Self {
         let mut old = self;
         let copy = |tables: &Tables| {
             let mut fresh = Db::default();
@@ -146,6 +172,7 @@ impl World {
         let mut config = KernelConfig::new(PeerId::new("12D3KooWtest"));
         config.audit_every_transaction = sound;
         config.system = old.system.clone();
+        config.services = services;
         let mut world = World {
             kernel: Kernel::new(Db::load(for_db), config),
             letters_allowed: !sound,
@@ -180,6 +207,13 @@ impl World {
                     assert!(twice.is_none(), "request {} was answered twice", request.0);
                 }
                 Effect::Log { text, .. } => self.lines.push(text),
+                Effect::ServiceCall { call, service, methargs } => {
+                    self.service_calls.push_back(ServiceCall {
+                        call,
+                        service: service.to_string(),
+                        methargs,
+                    });
+                }
                 Effect::Link(_) => {}
             }
         }
@@ -299,6 +333,26 @@ impl World {
 
     pub(crate) fn script(&mut self, name: &str, script: impl FnMut(&VatDelivery) -> VatReply + 'static) {
         self.scripts.insert(name.to_owned(), Box::new(script));
+    }
+
+    /// Registers a kernel service and returns its object.
+    pub(crate) fn serve(&mut self, name: &str) -> ObjectId {
+        match self.request(HostOp::RegisterService { name: name.into(), system_only: false, holds: None }) {
+            Ok(Answer::Object { object }) => object,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The oldest call of a kernel service that was not taken yet.
+    pub(crate) fn service_call(&mut self) -> ServiceCall {
+        self.service_calls.pop_front().expect("a call of a service")
+    }
+
+    /// Answers a call of a kernel service and runs what that leads to.
+    pub(crate) fn reply(&mut self, call: &ServiceCall, outcome: Result<CapData<KRef>, &str>) {
+        let outcome = outcome.map_err(str::to_owned);
+        self.input(Input::ServiceReplied { call: call.call, outcome });
+        self.run();
     }
 
     /// Makes a request without running what it leads to.
@@ -432,6 +486,13 @@ pub(crate) fn vcall(method: &str, slots: &[VRef]) -> CapData<VRef> {
 fn body(method: &str, objects: impl Iterator<Item = bool>) -> std::sync::Arc<str> {
     let args = objects.enumerate().map(|(i, object)| format!("\"{}{i}\"", if object { '$' } else { '&' }));
     format!("#[\"{method}\",[{}]]", args.collect::<Vec<_>>().join(",")).into()
+}
+
+/// A value that is one reference, in the kernel's names.
+pub(crate) fn known(kref: impl Into<KRef>) -> CapData<KRef> {
+    let kref = kref.into();
+    let sigil = if kref.object().is_some() { '$' } else { '&' };
+    CapData { body: format!("#\"{sigil}0\"").into(), slots: vec![kref] }
 }
 
 /// A value that is one reference.

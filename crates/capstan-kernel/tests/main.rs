@@ -11,6 +11,7 @@ mod promises;
 mod reset;
 mod revocation;
 mod routing;
+mod services;
 mod subclusters;
 mod syscalls;
 mod system;

@@ -228,7 +228,7 @@ fn k53_promises_fulfilled_with_each_other_take_no_messages() {
 
 #[test]
 fn k55_an_object_of_the_kernel_without_a_service_behind_it_is_a_deleted_object() {
-    use capstan_store::schema::{Counters, HoldKind, Holds, ObjectRow, Owner};
+    use capstan_store::schema::{Counters, ObjectRow, Owner, Services};
     let mut world = World::new();
     let vats = world.launch(&["alice"]);
     let ko = ObjectId(100);
@@ -236,7 +236,7 @@ fn k55_an_object_of_the_kernel_without_a_service_behind_it_is_a_deleted_object()
         tx.put::<Counters>("object".into(), 101);
         let owner = Some(Owner::Kernel);
         tx.put::<Objects>(ko, ObjectRow { owner, reachable: 1, recognizable: 1, revoked: false });
-        tx.put::<Holds>((ko.into(), HoldKind::Handed), 1);
+        tx.put::<Services>("gone".into(), ko);
     });
     assert_eq!(code(&world.call(ko, "x", &[]).1), "OBJECT_DELETED");
     assert!(!world.call(vats.root("alice"), "next", &[]).0);

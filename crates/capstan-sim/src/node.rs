@@ -1,6 +1,7 @@
 //! One kernel of the world: what is on its disk, and the process that may be running on it.
 
 use crate::vats::Vats;
+use crate::world::{Service, ServiceCall};
 use capstan_kernel::effect::Effect;
 use capstan_kernel::input::Input;
 use capstan_kernel::kernel::{Kernel, KernelConfig};
@@ -10,7 +11,7 @@ use capstan_store::overlay::Db;
 use capstan_store::schema::ChangeSet;
 use capstan_wire::link::{LinkOptions, Links};
 use capstan_wire::seam::LinkOrder;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// Where a crash strikes, relative to the making durable of one batch.
@@ -43,6 +44,8 @@ pub(crate) struct Node {
     pub(crate) strike: Option<(u64, Strike)>,
     /// Orders of a bare kernel, for the test to read.
     pub(crate) orders: Vec<LinkOrder>,
+    /// Kernel services that it has code for, in every life.
+    pub(crate) services: BTreeMap<Arc<str>, Service>,
     /// What it logged at warning level or above, and at info.
     pub(crate) log: Vec<String>,
 }
@@ -60,6 +63,8 @@ pub(crate) struct Process {
     pub(crate) commit_due: bool,
     /// Effects that wait for the batch.
     pub(crate) held: Vec<Effect>,
+    /// Calls of kernel services that are kept unanswered.
+    pub(crate) kept_calls: Vec<ServiceCall>,
     /// When the kernel and the links were last told the time.
     pub(crate) told: (Millis, Millis),
     pub(crate) next_channel: u64,
@@ -82,6 +87,7 @@ impl Node {
             commits: 0,
             strike: None,
             orders: Vec::new(),
+            services: BTreeMap::new(),
             log: Vec::new(),
         };
         node.wipe();
@@ -131,6 +137,7 @@ impl Node {
             turn_due: false,
             commit_due: false,
             held: Vec::new(),
+            kept_calls: Vec::new(),
             told: (Millis(0), Millis(0)),
             next_channel: 0,
             vats_last: now,

@@ -5,6 +5,7 @@ mod k_order;
 mod k_promises;
 mod k_reset;
 mod k_routing;
+mod k_services;
 mod k_wakes;
 mod k_workload;
 mod pairs;

@@ -288,11 +288,35 @@ pub struct DeadLetterRow {
     pub reason: String,
 }
 
+/// A kernel service that code of this process answers for (02 §10.2).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HandlerRow {
+    /// Given to system subclusters only.
+    pub system_only: bool,
+    /// What its code refers to, held as long as it is registered.
+    pub holds: Option<ObjectId>,
+    /// How many of its calls are in progress.
+    pub calls: u64,
+}
+
+/// A call of a kernel service, handed out and not yet answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceCallRow {
+    /// Which object was called.
+    pub object: ObjectId,
+    /// The name of its service.
+    pub service: Arc<str>,
+    /// Settled, as decider kernel, by the answer.
+    pub result: Option<PromiseId>,
+    /// What the call names, each held for its duration.
+    pub slots: Vec<KRef>,
+}
+
 /// Why the control surface holds a reference (02 §12.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum HoldKind {
-    /// Somebody in this process waits for the promise; void after a crash.
+    /// Somebody in this process waits for the promise, or serves a call that names the thing; void after a crash.
     Waiting,
     /// Handed out in a result; kept until released by `gc`.
     Handed,
@@ -458,6 +482,10 @@ tables! {
     Candidates candidates "candidates" false (KRef) => ();
     /// Who in this process waits for a promise: promise and request number.
     Waiters waiters "waiters" false ((PromiseId, u64)) => ();
+    /// The kernel services for which this process has code, by name.
+    Handlers handlers "handlers" false (Arc<str>) => HandlerRow;
+    /// Calls of kernel services in progress, by the queue position of their message.
+    ServiceCalls service_calls "service_calls" false (u64) => ServiceCallRow;
 }
 
 impl Tables {

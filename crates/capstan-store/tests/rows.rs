@@ -338,6 +338,8 @@ pub(crate) fn changes() -> impl Strategy<Value = ChangeSet> {
             grants_by_hash: BTreeMap::new(),
             candidates: BTreeMap::new(),
             waiters: BTreeMap::new(),
+            handlers: BTreeMap::new(),
+            service_calls: BTreeMap::new(),
         }
     })
 }

@@ -8,5 +8,6 @@ mod durable;
 mod homes;
 mod lives;
 mod peers;
+mod services;
 mod system;
 mod timers;

@@ -6,8 +6,8 @@ use capstan_model::peer::PeerId;
 use capstan_model::refs::{ERef, RefKind, Side};
 use capstan_store::overlay::Db;
 use capstan_store::schema::{
-    Clist, DeadLetters, GcActions, HoldKind, Holds, Outbox, Redemptions, RemotesByPeer, RunQueue, SessionRow,
-    Sessions, VatStore, Waiters,
+    Clist, DeadLetters, GcActions, HoldKind, Holds, Outbox, Redemptions, RemotesByPeer, RunQueue,
+    ServiceCalls, SessionRow, Sessions, VatStore, Waiters,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -117,6 +117,7 @@ impl World {
                 ("waiting holds", waiting),
                 ("redemptions", db.len::<Redemptions>()),
                 ("queue items", db.len::<RunQueue>()),
+                ("service calls", db.len::<ServiceCalls>()),
                 ("gc actions", db.len::<GcActions>()),
                 ("outbox rows", db.len::<Outbox>()),
                 ("dead letters", db.len::<DeadLetters>()),

@@ -17,10 +17,13 @@ mod drive;
 mod faults;
 mod fixtures;
 mod release;
+mod services;
 
 pub use crate::node::Strike;
 pub use calls::{CallId, Calling, Outcome, Target};
 pub use faults::Restart;
+pub use services::Serve;
+pub(crate) use services::{Service, ServiceCall};
 
 use crate::chance::Chance;
 use crate::net::{Net, StreamId};

@@ -1,6 +1,6 @@
 //! What leaves a kernel: answers, and orders to its links, which become streams and frames.
 
-use super::{Event, KernelId, World};
+use super::{Event, KernelId, ServiceCall, World};
 use crate::net::{End, Item};
 use capstan_kernel::effect::{Effect, LogLevel};
 use capstan_kernel::input::Input;
@@ -22,6 +22,10 @@ impl World {
                 if level >= LogLevel::Info {
                     self.node_mut(kernel).log.push(format!("{level:?}: {text}"));
                 }
+            }
+            Effect::ServiceCall { call, service, methargs } => {
+                self.trace.say(self.now, format_args!("{name} calls service {service} {call:?}"));
+                self.serve(kernel, ServiceCall { call, service, methargs });
             }
             Effect::Link(order) => self.order(kernel, order),
         }

@@ -132,6 +132,8 @@ macro_rules! durable_tables {
                 grants_by_hash: _,
                 candidates: _,
                 waiters: _,
+                handlers: _,
+                service_calls: _,
             } = changes;
             $( write_table::<$table>(connection, $field)?; )*
             Ok(())

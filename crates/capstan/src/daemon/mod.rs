@@ -1,10 +1,11 @@
 //! The daemon process: one kernel, its control socket, its log.
 
+use crate::cluster::Cluster;
 use crate::daemon::system::System;
 use crate::error::{CliError, Code};
 use crate::home::Home;
 use crate::rpc::server;
-use capstan_host::{Host, HostConfig, HostError};
+use capstan_host::{Host, HostConfig, HostError, Loader};
 use capstan_kernel::kernel::Generation;
 use serde_json::{Value as Json, json};
 use std::fs;
@@ -190,6 +191,10 @@ fn host_config(options: DaemonOptions) -> HostConfig {
     config.generation = options.generation;
     config.max_retry_attempts = options.max_retry_attempts;
     config.network = options.network;
+    config.loader = Some(Loader::new(|config| {
+        let loaded = Cluster::parse(config).and_then(|cluster| cluster.load(false));
+        loaded.map_err(|error| error.message)
+    }));
     if !options.listen.is_empty() {
         config.listen = options.listen;
     }

@@ -134,6 +134,7 @@ impl From<Refusal> for RpcError {
             Refusal::SystemSubclusterNotFound(_) => RpcError::failed(Code::SubclusterNotFound, text),
             Refusal::CannotRevoke(_) => RpcError::failed(Code::BadReference, text),
             Refusal::Reset => RpcError::failed(Code::Internal, text),
+            Refusal::ServiceRegistered(_) => RpcError::failed(Code::BadConfig, text),
             Refusal::PeerNotFound(_) => RpcError::failed(Code::PeerNotFound, text),
             Refusal::UrlUnknown(_) => RpcError::failed(Code::UrlUnknown, text),
             Refusal::RedemptionTimeout(_) => RpcError::failed(Code::RedemptionTimeout, text),

@@ -190,6 +190,7 @@ impl World {
                 }
                 Effect::Link(order) => side.orders.push_back(order),
                 Effect::Log { text, .. } => side.logs.push(text),
+                Effect::ServiceCall { .. } => panic!("nobody registers a service here"),
             }
         }
         if !self.letters_allowed {

@@ -7,7 +7,7 @@ use crate::daemon::Daemon;
 use crate::error::{CliError, Code};
 use capstan_host::{HostError, QueryError, Record};
 use capstan_kernel::host_op::{Answer, HostOp, LaunchConfig};
-use capstan_model::id::KRef;
+use capstan_model::id::{KRef, ObjectId};
 use serde_json::{Value as Json, json};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -71,6 +71,10 @@ pub(crate) async fn call(daemon: &Daemon, method: &str, params: Json) -> Outcome
         "getSystemSubclusterRoot" => {
             Ok(json!(daemon.host().system_root(&parse::<Name>(params)?.name).await?))
         }
+        "pin" => done(daemon, HostOp::Pin(object(parse::<Kref>(params)?.kref)?)).await,
+        "unpin" => done(daemon, HostOp::Unpin(object(parse::<Kref>(params)?.kref)?)).await,
+        "pinVatRoot" => root(daemon, HostOp::PinRoot(parse::<Id<_>>(params)?.id)).await,
+        "unpinVatRoot" => root(daemon, HostOp::UnpinRoot(parse::<Id<_>>(params)?.id)).await,
         "query" => {
             query(daemon, parse(params)?).await.map(|rows| rows.into_iter().map(Json::Object).collect())
         }
@@ -126,13 +130,25 @@ fn unexpected(answer: &Answer) -> RpcError {
     RpcError::failed(Code::Internal, "the kernel gave an answer of another kind")
 }
 
-async fn issue(daemon: &Daemon, kref: KRef) -> Outcome {
+/// An operation that answers with the root of a vat.
+async fn root(daemon: &Daemon, op: HostOp) -> Outcome {
+    match request(daemon, op).await? {
+        Answer::Object { object } => Ok(json!(object)),
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn object(kref: KRef) -> Result<ObjectId, RpcError> {
     match kref {
-        KRef::Object(object) => Ok(json!(daemon.host().issue_url(object).await?)),
+        KRef::Object(object) => Ok(object),
         KRef::Promise(kp) => {
             Err(RpcError::failed(Code::BadReference, format!("{kp} is a promise, not an object")))
         }
     }
+}
+
+async fn issue(daemon: &Daemon, kref: KRef) -> Outcome {
+    Ok(json!(daemon.host().issue_url(object(kref)?).await?))
 }
 
 /// Redeems a URL whose form is checked first, so that the kernel is asked about real ones only.
