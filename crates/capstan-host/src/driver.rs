@@ -4,17 +4,19 @@
 use crate::batch::{Batches, Closed};
 use crate::chance::{self, Clocks};
 use crate::error::HostFault;
+use crate::fetch::Fetcher;
 use crate::release::{Held, Outlets, Waiter};
 use capstan_js::{VatEvent, Workers};
-use capstan_kernel::effect::{Dispatch, Step};
+use capstan_kernel::effect::{Dispatch, Effect, Step};
 use capstan_kernel::host_op::HostOp;
 use capstan_kernel::input::{CallId, Input, RequestId};
 use capstan_kernel::kernel::Kernel;
 use capstan_model::capdata::CapData;
-use capstan_model::id::KRef;
+use capstan_model::fetch::FetchOutcome;
+use capstan_model::id::{KRef, VatId};
 use capstan_model::peer::{Incarnation, Millis};
-use capstan_model::vat::VatReply;
-use capstan_store::schema::Meta;
+use capstan_model::vat::{VatIncarnation, VatReply};
+use capstan_store::schema::{Meta, VatPhase, VatRow, Vats};
 use capstan_store::writer::{Writer, WriterFault};
 use capstan_wire::seam::LinkEvent;
 use std::sync::Arc;
@@ -44,6 +46,8 @@ pub(crate) enum Post {
     Request { request: RequestId, op: Box<HostOp>, waiter: Waiter, queued: Option<OwnedSemaphorePermit> },
     /// A kernel service has answered.
     Served { call: CallId, outcome: Result<CapData<KRef>, String> },
+    /// The web answered a vat.
+    Fetched { vat: VatId, incarnation: VatIncarnation, id: u64, outcome: FetchOutcome },
     /// Nobody waits for that any more.
     Abandoned(RequestId),
     /// The writer has reported.
@@ -86,6 +90,7 @@ pub(crate) struct Driver {
     pub(crate) reports: Receiver<Report>,
     pub(crate) batches: Batches<Held>,
     pub(crate) outlets: Outlets,
+    pub(crate) fetcher: Fetcher,
     /// Where the kernel's present life is told, and which was seen last.
     pub(crate) life: (Arc<str>, Incarnation),
     /// When the time was last told: a deadline that stays past is told once a millisecond.
@@ -171,6 +176,9 @@ impl Driver {
                     self.step(Input::RequestAbandoned { request }, 0);
                 }
             }
+            Post::Fetched { vat, incarnation, id, outcome } => {
+                self.workers.fetched(vat, incarnation, id, outcome);
+            }
             Post::Wake | Post::Stop => {}
         }
     }
@@ -235,7 +243,17 @@ impl Driver {
 
     fn release(&mut self, effects: Vec<Held>) {
         for held in effects {
-            self.outlets.execute(held);
+            match held {
+                Held::Effect(Effect::Fetch { vat, incarnation, id, request }) => {
+                    // It may have ended since it asked.
+                    if let Some(row) = self.kernel.db().get::<Vats>(&vat).filter(|row| runs(row, incarnation))
+                    {
+                        let hosts = row.endowments.allowed_hosts.clone().unwrap_or_default();
+                        self.fetcher.fetch(vat, incarnation, id, request, hosts);
+                    }
+                }
+                held => self.outlets.execute(held),
+            }
         }
     }
 
@@ -296,6 +314,11 @@ impl Driver {
         let batch = self.batches.wait(Instant::now());
         [timer, batch].into_iter().flatten().fold(SLEEP_MAX, Duration::min)
     }
+}
+
+fn runs(row: &VatRow, incarnation: VatIncarnation) -> bool {
+    let ended = matches!(row.phase, VatPhase::Failed(_) | VatPhase::Terminated);
+    row.incarnation == incarnation && !ended
 }
 
 fn writer_gone() -> HostFault {

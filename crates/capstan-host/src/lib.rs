@@ -11,6 +11,7 @@ mod chance;
 mod config;
 mod driver;
 mod error;
+mod fetch;
 mod home;
 mod host;
 mod identity;

@@ -62,6 +62,8 @@ impl Outlets {
                     let _ = self.inbox.send(Post::Served { call, outcome });
                 }
             }
+            // Done by the driver, which knows whether the vat still lives.
+            Held::Effect(Effect::Fetch { .. }) => {}
             Held::Effect(Effect::Log { level, text }) => log::kernel(level, &text),
             Held::Life(life) => {
                 self.life.send_replace(life);

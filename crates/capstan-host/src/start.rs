@@ -5,6 +5,7 @@ use crate::chance::Clocks;
 use crate::config::{HostConfig, SeedSource, SystemSubcluster};
 use crate::driver::{Driver, Post, Reports};
 use crate::error::{HostError, HostFault};
+use crate::fetch::Fetcher;
 use crate::home::{self, Opened};
 use crate::host::{Inner, REQUESTS_QUEUED_MAX};
 use crate::identity::{self, Identity};
@@ -88,6 +89,7 @@ pub(crate) async fn start(config: HostConfig) -> Result<(Inner, Vec<Desk>), Host
         inbox: posts,
         reports,
         batches: Batches::new(),
+        fetcher: Fetcher::new(inbox.clone()),
         outlets: Outlets {
             node: node.clone(),
             waiters: BTreeMap::new(),

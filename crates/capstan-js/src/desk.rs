@@ -1,15 +1,17 @@
 //! Where one vat's syscalls and store changes collect during a delivery: the native functions its runtime calls.
 
+use crate::endow;
 use crate::limits::{Fuse, Limit};
 use crate::modules::load_late;
 use crate::rows::Rows;
 use crate::workers::{Report, VatEvent};
 use capstan_model::capdata::{CapData, Message, Resolution};
+use capstan_model::fetch::{FetchRequest, Redirects};
 use capstan_model::id::VatId;
 use capstan_model::refs::VRef;
 use capstan_model::vat::{StoreChanges, VatSyscall};
 use rquickjs::promise::PromiseState;
-use rquickjs::{Ctx, Exception, Function, Object, Promise, Result, Value};
+use rquickjs::{Ctx, Exception, Function, Object, Promise, Result, TypedArray, Value};
 use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -143,6 +145,34 @@ fn syscalls<'js>(ctx: &Ctx<'js>, host: &Object<'js>, desk: &SharedDesk) -> Resul
         Ok(())
     };
     host.set("exit", Function::new(ctx.clone(), exit)?)?;
+    let to = desk.clone();
+    let fetch = move |id: f64,
+                      method: String,
+                      url: String,
+                      headers: Vec<String>,
+                      body: Option<TypedArray<'_, u8>>,
+                      redirects: String| {
+        let mut texts = headers.into_iter();
+        let mut pairs = Vec::new();
+        while let (Some(name), Some(value)) = (texts.next(), texts.next()) {
+            pairs.push((name.into(), value.into()));
+        }
+        let request = FetchRequest {
+            method: method.into(),
+            url: url.into(),
+            headers: pairs,
+            body: body.as_ref().and_then(endow::bytes),
+            redirects: match redirects.as_str() {
+                "follow" => Redirects::Follow,
+                "error" => Redirects::Error,
+                "manual" => Redirects::Manual,
+                _ => Redirects::SameHost,
+            },
+        };
+        // Numbers of requests are small integers.
+        lock(&to).push(VatSyscall::Fetch { id: id as u64, request: Box::new(request) });
+    };
+    host.set("fetch", Function::new(ctx.clone(), fetch)?)?;
     let to = desk.clone();
     let gc = move |ctx: Ctx<'_>, what: String, list: String| -> Result<()> {
         let list = vrefs(&ctx, &list)?;

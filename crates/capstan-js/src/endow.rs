@@ -31,6 +31,9 @@ pub(crate) fn check(
             return Err(format!("Vat \"{vat}\" requested unknown global \"{name}\""));
         }
     }
+    if endowments.globals.iter().any(|name| &**name == "fetch") && endowments.allowed_hosts.is_none() {
+        return Err(format!("Vat \"{vat}\" requested \"fetch\" but no network.allowedHosts was specified"));
+    }
     Ok(())
 }
 
@@ -51,6 +54,7 @@ fn module_of(global: &str) -> Option<&'static str> {
         "URL" | "URLSearchParams" => Some("capstan:url"),
         "AbortController" | "AbortSignal" => Some("capstan:abort"),
         "crypto" | "SubtleCrypto" => Some("capstan:crypto"),
+        "fetch" | "Request" | "Headers" | "Response" => Some("capstan:fetch"),
         _ => None,
     }
 }
@@ -65,6 +69,8 @@ pub(crate) fn natives<'js>(
 ) -> Result<()> {
     let names: Vec<&str> = endowments.globals.iter().map(|name| &**name).collect();
     host.set("globals", names)?;
+    let hosts = endowments.allowed_hosts.iter().flatten().map(|host| &**host);
+    host.set("allowedHosts", hosts.collect::<Vec<&str>>())?;
     clock(ctx, host, timers)?;
     chance(ctx, host)?;
     text(ctx, host)?;
@@ -166,11 +172,15 @@ fn mac(hash: &str, key: &[u8], data: &[u8]) -> Option<Tag> {
     })
 }
 
+/// Copies what is in an array, unless its buffer is detached.
 #[expect(unsafe_code, reason = "the bytes are copied before anything else can run in the realm")]
-fn bytes_of(ctx: &Ctx<'_>, array: &TypedArray<'_, u8>) -> Result<Vec<u8>> {
+pub(crate) fn bytes(array: &TypedArray<'_, u8>) -> Option<Vec<u8>> {
     // SAFETY: `array` is alive, and no code of the realm, which alone could detach or resize its buffer, runs here.
-    let bytes = unsafe { array.as_bytes() }.map(<[u8]>::to_vec);
-    bytes.ok_or_else(|| Exception::throw_type(ctx, "the buffer is detached"))
+    unsafe { array.as_bytes() }.map(<[u8]>::to_vec)
+}
+
+fn bytes_of(ctx: &Ctx<'_>, array: &TypedArray<'_, u8>) -> Result<Vec<u8>> {
+    bytes(array).ok_or_else(|| Exception::throw_type(ctx, "the buffer is detached"))
 }
 
 fn text<'js>(ctx: &Ctx<'js>, host: &Object<'js>) -> Result<()> {

@@ -7,6 +7,7 @@ use crate::modules::{Gate, Shelf, is_ours};
 use crate::rejections;
 use crate::workers::Report;
 use capstan_model::capdata::{Message, Resolution};
+use capstan_model::fetch::{FetchOutcome, FetchResponse};
 use capstan_model::refs::VRef;
 use capstan_model::vat::{
     CodeFormat, Endowments, VatCode, VatDelivery, VatFault, VatReply, VatStart, VatStarted,
@@ -15,8 +16,10 @@ use rquickjs::context::EvalOptions;
 use rquickjs::function::IntoArgs;
 use rquickjs::promise::PromiseState;
 use rquickjs::{
-    CatchResultExt, CaughtError, Context, Ctx, Function, Module, Object, Persistent, Promise, Runtime, Value,
+    CatchResultExt, CaughtError, Context, Ctx, Function, Module, Object, Persistent, Promise, Runtime,
+    TypedArray, Value,
 };
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -32,6 +35,9 @@ const GC_THRESHOLD_BYTES: usize = 1 << 20;
 /// Collections in one `bringOutYourDead`; each can only uncover what the one before let go.
 const COLLECTIONS_MAX: usize = 16;
 
+/// What the web answered: when, to which request.
+type Answer = (Instant, u64, FetchOutcome);
+
 /// A running vat. After a reply with a fault it must be dropped.
 pub(crate) struct Engine {
     // Before `context`: it must be released while the realm lives.
@@ -41,6 +47,8 @@ pub(crate) struct Engine {
     fuse: Arc<Fuse>,
     desk: SharedDesk,
     timers: SharedTimers,
+    /// What the web answered, until the vat is woken.
+    answers: VecDeque<Answer>,
 }
 
 impl Engine {
@@ -88,19 +96,21 @@ impl Engine {
         let (syscalls, store) = Desk::take(&desk);
         let root_methods = names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
         Ok((
-            Engine { runtime_side, context, runtime, fuse, desk, timers },
+            Engine { runtime_side, context, runtime, fuse, desk, timers, answers: VecDeque::new() },
             VatStarted { syscalls, store, root_methods },
         ))
     }
 
     /// Executes one delivery until the vat has nothing left to do.
-    pub(crate) fn deliver(&self, delivery: VatDelivery) -> VatReply {
+    pub(crate) fn deliver(&mut self, delivery: VatDelivery) -> VatReply {
+        let answers =
+            if delivery == VatDelivery::Wake { std::mem::take(&mut self.answers) } else { VecDeque::new() };
         self.fuse.arm();
         let outcome = self.context.with(|ctx| {
             let _emptied = rejections::Emptied;
             let side = self.runtime_side.clone().restore(&ctx).map_err(|why| why.to_string())?;
             let done = match delivery {
-                VatDelivery::Wake => self.wake(&ctx, &side),
+                VatDelivery::Wake => self.wake(&ctx, &side, answers),
                 delivery => apply(&ctx, &side, &self.fuse, delivery),
             };
             drain(&ctx, &self.fuse);
@@ -120,7 +130,11 @@ impl Engine {
 
     /// Runs what is due, each to the end before the next. What comes due meanwhile waits for the next time, so that
     /// a timer that sets another without delay holds up nobody.
-    fn wake<'js>(&self, ctx: &Ctx<'js>, side: &Object<'js>) -> Result<(), String> {
+    fn wake<'js>(&self, ctx: &Ctx<'js>, side: &Object<'js>, answers: VecDeque<Answer>) -> Result<(), String> {
+        for (_, id, outcome) in answers {
+            fetched(ctx, side, id, outcome)?;
+            drain(ctx, &self.fuse);
+        }
         let due = endow::lock(&self.timers).due(Instant::now());
         due.into_iter().try_for_each(|id| {
             call(ctx, side, "fire", (id,))?;
@@ -131,7 +145,15 @@ impl Engine {
 
     /// Returns when the vat next has something to do by itself.
     pub(crate) fn next_alarm(&self) -> Option<Instant> {
-        endow::lock(&self.timers).next()
+        match self.answers.front() {
+            Some((came, ..)) => Some(*came),
+            None => endow::lock(&self.timers).next(),
+        }
+    }
+
+    /// Keeps an answer of the web until the vat is woken.
+    pub(crate) fn keep(&mut self, id: u64, outcome: FetchOutcome) {
+        self.answers.push_back((Instant::now(), id, outcome));
     }
 }
 
@@ -282,6 +304,19 @@ fn apply<'js>(ctx: &Ctx<'js>, side: &Object<'js>, fuse: &Fuse, delivery: VatDeli
 fn call<'js>(ctx: &Ctx<'js>, side: &Object<'js>, name: &str, args: impl IntoArgs<'js>) -> Result<(), String> {
     let function: Function = side.get(name).catch(ctx).map_err(text)?;
     function.call::<_, ()>(args).catch(ctx).map_err(text)
+}
+
+/// Tells the vat what came of a request.
+fn fetched<'js>(ctx: &Ctx<'js>, side: &Object<'js>, id: u64, outcome: FetchOutcome) -> Result<(), String> {
+    let id = id as f64;
+    let FetchResponse { status, url, redirected, headers, body } = match outcome {
+        Ok(response) => response,
+        Err(why) => return call(ctx, side, "failed", (id, why)),
+    };
+    let headers: Vec<String> =
+        headers.iter().flat_map(|(name, value)| [name.to_string(), value.to_string()]).collect();
+    let body = TypedArray::new_copy(ctx.clone(), body).catch(ctx).map_err(text)?;
+    call(ctx, side, "fetched", (id, status, url, redirected, headers, body))
 }
 
 fn joined(vrefs: &[VRef]) -> String {

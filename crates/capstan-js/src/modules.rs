@@ -29,6 +29,7 @@ const INNER: &[(&str, &str)] = &[
     ("capstan:abort", include_str!("js/abort.js")),
     ("capstan:url", include_str!("js/url.js")),
     ("capstan:crypto", include_str!("js/crypto.js")),
+    ("capstan:fetch", include_str!("js/fetch.js")),
     ("capstan:liveslots", include_str!("js/liveslots.js")),
 ];
 

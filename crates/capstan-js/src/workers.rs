@@ -2,6 +2,7 @@
 
 use crate::engine::Engine;
 use crate::limits::deadline_text;
+use capstan_model::fetch::FetchOutcome;
 use capstan_model::id::VatId;
 use capstan_model::vat::{
     DeliveryId, VatDelivery, VatFault, VatIncarnation, VatLimits, VatReply, VatStart, VatStarted,
@@ -73,6 +74,7 @@ type Sink = Arc<dyn Fn(VatEvent) + Send + Sync>;
 enum Order {
     Start(Box<VatStart>),
     Deliver(VatId, VatIncarnation, Vec<(DeliveryId, VatDelivery)>),
+    Fetched(VatId, VatIncarnation, u64, FetchOutcome),
     Stop(VatId, VatIncarnation),
     Quit,
 }
@@ -224,6 +226,17 @@ impl Workers {
         }
     }
 
+    /// Gives a vat the answer to a request that it made with a `Fetch`; it will want to be woken for it. An answer to a
+    /// run that is over goes nowhere.
+    pub fn fetched(&self, vat: VatId, incarnation: VatIncarnation, id: u64, outcome: FetchOutcome) {
+        let homes = lock(&self.pool.homes);
+        if let Some((_, lane)) = homes.homes.get(&vat).filter(|(current, _)| *current == incarnation)
+            && let Some(lane) = homes.lanes.get(*lane)
+        {
+            lane.put(Order::Fetched(vat, incarnation, id, outcome));
+        }
+    }
+
     /// Ends a run of a vat after what it was already given. No answer.
     pub fn stop(&self, vat: VatId, incarnation: VatIncarnation) {
         let mut homes = lock(&self.pool.homes);
@@ -288,6 +301,11 @@ fn run(report: &Report) {
             Some(Order::Stop(vat, incarnation)) => {
                 if seats.get(&vat).is_some_and(|seat| seat.incarnation == incarnation) {
                     seats.remove(&vat);
+                }
+            }
+            Some(Order::Fetched(vat, incarnation, id, outcome)) => {
+                if let Some(seat) = seats.get_mut(&vat).filter(|seat| seat.incarnation == incarnation) {
+                    seat.engine.keep(id, outcome);
                 }
             }
             Some(Order::Start(start)) => bring_up(&mut seats, *start, report),

@@ -3,6 +3,7 @@
 use crate::host_op::{Answer, Refusal};
 use crate::input::{CallId, RequestId};
 use capstan_model::capdata::CapData;
+use capstan_model::fetch::FetchRequest;
 use capstan_model::id::{KRef, VatId};
 use capstan_model::vat::{DeliveryId, VatDelivery, VatIncarnation, VatStart};
 use capstan_wire::seam::LinkOrder;
@@ -66,6 +67,17 @@ pub enum Effect {
     },
     /// Tell the links. Executed by the network.
     Link(LinkOrder),
+    /// Ask this of the web for a vat, if that run of it still lives (04 §3). Executed by the host.
+    Fetch {
+        /// For whom.
+        vat: VatId,
+        /// Which run of it.
+        incarnation: VatIncarnation,
+        /// As the vat calls it.
+        id: u64,
+        /// What is asked.
+        request: FetchRequest,
+    },
     /// Tell the log. Executed by the host.
     Log {
         /// How serious.

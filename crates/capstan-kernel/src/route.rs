@@ -97,11 +97,13 @@ pub(crate) enum Examined {
 }
 
 /// Looks at one item of the run queue: handles it at once, or says for whom it must wait. For those peers of which
-/// `is_full` holds it waits in any case.
+/// `is_full` holds it waits in any case. A message for a vat for which as many are `waiting` as may is refused to its
+/// sender (04 §8).
 pub(crate) fn examine(
     turn: &mut Turn<'_>,
     position: u64,
     is_full: impl Fn(&Tx<'_>, RemoteId) -> bool,
+    waiting: impl Fn(VatId) -> usize,
 ) -> Result<Examined, Corrupt> {
     match turn.tx.get::<RunQueue>(&position).cloned() {
         None => Ok(Examined::Handled),
@@ -114,7 +116,16 @@ pub(crate) fn examine(
             Ok(waits_for.map_or(Examined::Handled, Examined::Waits))
         }
         Some(QueueItem::Send(item)) => match route(&turn.tx, item.target) {
-            Route::Vat(vat, _) => Ok(Examined::Waits(vat.into())),
+            Route::Vat(vat, _) => {
+                let max = turn.tx.get::<Vats>(&vat).map_or(0, |row| row.limits.queued_max);
+                if waiting(vat) < max as usize {
+                    return Ok(Examined::Waits(vat.into()));
+                }
+                queue::take(&mut turn.tx, position);
+                let text = format!("limit of {max} messages queued for {vat} exceeded");
+                splat(turn, &item, KernelError::delivery_failed(text).to_capdata())?;
+                Ok(Examined::Handled)
+            }
             Route::Remote(rid, _) if is_full(&turn.tx, rid) => Ok(Examined::Waits(rid.into())),
             Route::Service(name, ko) => {
                 let begun = service::begin(turn, position, &name, ko, &item)?;

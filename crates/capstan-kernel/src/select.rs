@@ -5,7 +5,7 @@
 use crate::crank::{self, Preparation, Prepared};
 use crate::effect::{Dispatch, LogLevel, Step};
 use crate::fault::Corrupt;
-use crate::flight::{InFlight, Staged, Work};
+use crate::flight::{InFlight, Lane, Staged, Work};
 use crate::kernel::Kernel;
 use crate::route::{self, Examined};
 use crate::turn::{Turn, transact};
@@ -117,7 +117,9 @@ impl Kernel {
         let is_full = |tx: &Tx<'_>, rid| {
             (behind && volatile.blocked.contains_key(&rid)) || remote::is_full(tx, config, rid)
         };
-        match transact(db, config, now, step, shown, |turn| route::examine(turn, position, is_full)) {
+        let waiting = |vat| volatile.lanes.get(&vat).map_or(0, |lane: &Lane| lane.waiting.len());
+        match transact(db, config, now, step, shown, |turn| route::examine(turn, position, is_full, waiting))
+        {
             Ok(Examined::Handled) => None,
             Ok(Examined::Waits(endpoint)) => Some(endpoint),
             Ok(Examined::Service(name)) => {

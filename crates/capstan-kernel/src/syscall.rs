@@ -1,10 +1,12 @@
 //! Syscalls of vats (02 §6), applied in the order of issue inside the transaction of their crank.
 
 use crate::clist::{self, ForeignName};
+use crate::effect::Effect;
 use crate::fault::Corrupt;
 use crate::promise::{self, SettleError};
 use crate::queue;
 use crate::turn::Turn;
+use crate::vat;
 use capstan_model::capdata::{CapData, Message, Resolution};
 use capstan_model::id::{EndpointId, KRef, ObjectId, PromiseId, VatId};
 use capstan_model::refs::{Side, VRef};
@@ -105,6 +107,12 @@ fn apply(
             let ko = unreachable_object(turn, vat, *vref, Side::Export)?;
             Ok(clist::disown(&mut turn.tx, ko)?)
         }),
+        VatSyscall::Fetch { id, request } => {
+            let incarnation = vat::row(&turn.tx, vat)?.incarnation;
+            let request = (**request).clone();
+            turn.effects.push(Effect::Fetch { vat, incarnation, id: *id, request });
+            Ok(())
+        }
         VatSyscall::AbandonExports(vrefs) => vrefs.iter().try_for_each(|vref| {
             let (ko, _) = known_object(turn, vat, *vref, Side::Export)?;
             if *vref == VRef::ROOT {

@@ -214,6 +214,9 @@ impl World {
                         methargs,
                     });
                 }
+                Effect::Fetch { vat, request, .. } => {
+                    self.lines.push(format!("{vat} fetches {}", request.url))
+                }
                 Effect::Link(_) => {}
             }
         }
@@ -400,7 +403,12 @@ impl World {
         for name in names {
             self.scripts.entry((*name).to_owned()).or_insert_with(|| Box::new(obliging));
         }
-        match self.request(Self::launch_op(names)) {
+        self.launch_with(Self::launch_op(names))
+    }
+
+    /// Launches what is asked for.
+    pub(crate) fn launch_with(&mut self, op: HostOp) -> Launched {
+        match self.request(op) {
             Ok(Answer::Launched { subcluster, bootstrap_result, vats, .. }) => {
                 self.log.clear();
                 let vats = vats.into_iter().map(|(name, vat, root)| (name.to_string(), (vat, root)));

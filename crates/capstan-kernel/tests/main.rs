@@ -8,6 +8,7 @@ mod garbage;
 mod harness;
 mod life;
 mod promises;
+mod queued;
 mod reset;
 mod revocation;
 mod routing;

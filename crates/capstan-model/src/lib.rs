@@ -6,6 +6,7 @@
 
 pub mod capdata;
 pub mod error;
+pub mod fetch;
 pub mod id;
 pub mod peer;
 pub mod refs;

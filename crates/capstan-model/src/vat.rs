@@ -3,6 +3,7 @@
 //! Whoever hosts vats (`capstan-js`, a scripted vat in tests) implements this and nothing else.
 
 use crate::capdata::{CapData, Message, Resolution};
+use crate::fetch::FetchRequest;
 use crate::id::VatId;
 use crate::refs::VRef;
 use serde::{Deserialize, Serialize};
@@ -196,6 +197,13 @@ pub enum VatSyscall {
     RetireExports(Vec<VRef>),
     /// Forget these exports, whoever holds them.
     AbandonExports(Vec<VRef>),
+    /// Ask this of the web once the crank is durable; the answer comes with a [`VatDelivery::Wake`] (04 §3).
+    Fetch {
+        /// Chosen by the vat.
+        id: u64,
+        /// What is asked.
+        request: Box<FetchRequest>,
+    },
 }
 
 /// Changes to a vat's durable store since the last reply: each key in at most one list (02 §13).

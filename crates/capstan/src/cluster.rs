@@ -256,9 +256,8 @@ fn member(name: &str, vat: &Json, bundles: &Map<String, Json>) -> Result<Member,
     if let Some(unknown) = spec.globals.iter().find(|name| !GLOBALS.contains(&&***name)) {
         return Err(refuse(&format!("there is no global {unknown:?}")));
     }
-    let network = ["fetch", "Request", "Headers", "Response"];
-    if spec.platform_config.fs.is_some() || spec.globals.iter().any(|name| network.contains(&&**name)) {
-        return Err(refuse("fetch and fs are not available yet"));
+    if spec.platform_config.fs.is_some() {
+        return Err(refuse("fs is not available yet"));
     }
     let files = spec.platform_config.fs.map(|fs| FileAccess {
         root_dir: fs.root_dir,

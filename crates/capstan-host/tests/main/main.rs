@@ -11,3 +11,4 @@ mod peers;
 mod services;
 mod system;
 mod timers;
+mod web;

@@ -7,6 +7,7 @@ mod durable;
 mod escape;
 mod examples;
 mod exos;
+mod fetch;
 mod garbage;
 mod globals;
 mod hardening;

@@ -81,7 +81,14 @@ impl Vat {
     pub(crate) fn endowed(source: &str, globals: &[&str]) -> Vat {
         let mut start = start_of(1, source, VatLimits::default(), Vec::new());
         start.endowments.globals = globals.iter().map(|name| (*name).into()).collect();
+        start.endowments.allowed_hosts = Some(Vec::new());
         Vat::try_start(start).unwrap()
+    }
+
+    /// Gives the vat the answer to a request, and wakes it.
+    pub(crate) fn answered(&mut self, id: u64, outcome: capstan_model::fetch::FetchOutcome) -> VatReply {
+        self.workers.fetched(self.id, self.incarnation, id, outcome);
+        self.wake()
     }
 
     /// Waits until the vat wants to be woken, and wakes it.

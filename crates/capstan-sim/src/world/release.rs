@@ -27,6 +27,8 @@ impl World {
                 self.trace.say(self.now, format_args!("{name} calls service {service} {call:?}"));
                 self.serve(kernel, ServiceCall { call, service, methargs });
             }
+            // Scripted vats ask nothing of the web.
+            Effect::Fetch { .. } => {}
             Effect::Link(order) => self.order(kernel, order),
         }
     }
