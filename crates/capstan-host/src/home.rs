@@ -5,7 +5,7 @@ use crate::error::{HostError, QueryError};
 use crate::identity::{self, Fresh, Identity};
 use crate::outcome::{Backup, FsckReport, Record};
 use crate::{SeedSource, Sync};
-use capstan_kernel::audit::audit;
+use capstan_kernel::audit::{Invariant, Problem, audit};
 use capstan_store::error::StoreError;
 use capstan_store::home::HomeLock;
 use capstan_store::schema::{ChangeSet, Tables};
@@ -152,12 +152,13 @@ fn check(path: &Path) -> Result<FsckReport, HostError> {
     let tables = match load_read_only(path) {
         Ok(tables) => tables,
         Err(error @ (StoreError::Damaged(_) | StoreError::Corrupt { .. })) => {
-            return Ok(FsckReport { problems: vec![error.to_string()], checked: Vec::new() });
+            let place = "store file".to_owned();
+            let problem = Problem { invariant: Invariant::File, place, what: error.to_string() };
+            return Ok(FsckReport { problems: vec![problem], checked: Vec::new() });
         }
         Err(error) => return Err(error.into()),
     };
-    let problems = audit(&tables).iter().map(ToString::to_string).collect();
-    Ok(FsckReport { problems, checked: counts(&tables) })
+    Ok(FsckReport { problems: audit(&tables), checked: counts(&tables) })
 }
 
 fn counts(tables: &Tables) -> Vec<(&'static str, u64)> {

@@ -1,5 +1,6 @@
 //! What the embedding API returns.
 
+use capstan_kernel::audit::Problem;
 use capstan_kernel::host_op::{Answer, Refusal};
 use capstan_model::capdata::CapData;
 use capstan_model::id::{GrantId, KRef, ObjectId, SubclusterId, VatId};
@@ -35,7 +36,7 @@ pub struct Settled {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FsckReport {
     /// What is wrong; empty when all is well.
-    pub problems: Vec<String>,
+    pub problems: Vec<Problem>,
     /// What was looked at: table and number of rows.
     pub checked: Vec<(&'static str, u64)>,
 }

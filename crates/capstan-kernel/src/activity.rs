@@ -2,9 +2,9 @@
 
 use crate::effect::{Effect, LogLevel, Step};
 use crate::kernel::Kernel;
-use crate::turn::{Turn, transact};
+use crate::turn::transact;
 use capstan_model::peer::Millis;
-use capstan_store::overlay::Db;
+use capstan_store::overlay::{Db, Tx};
 use capstan_store::schema::Meta;
 use capstan_wire::seam::LinkOrder;
 
@@ -43,15 +43,15 @@ impl Kernel {
     fn record_activity(&mut self, now: Millis, step: &mut Step) {
         let item = || "the time of last activity".to_owned();
         let _set_aside = transact(&mut self.db, &self.config, now, step, item, |turn| {
-            note_activity(turn);
+            note_activity(&mut turn.tx, now);
             Ok(())
         });
     }
 }
 
 /// Records the present time.
-pub(crate) fn note_activity(turn: &mut Turn<'_>) {
-    turn.tx.put::<Meta>(LAST_ACTIVE.into(), turn.now.0.to_string().into());
+pub(crate) fn note_activity(tx: &mut Tx<'_>, now: Millis) {
+    tx.put::<Meta>(LAST_ACTIVE.into(), now.0.to_string().into());
 }
 
 /// Absent or unreadable: nothing is known.

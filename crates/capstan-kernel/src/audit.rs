@@ -3,65 +3,16 @@
 //!
 //! **Invariant:** shares no code with what it checks.
 
-use capstan_model::id::{EndpointId, KRef, ObjectId, PromiseId, VatId};
+mod problem;
+
+pub use problem::{Invariant, Problem};
+
+use capstan_model::id::{EndpointId, KRef, ObjectId, PromiseId, SubclusterId, VatId};
 use capstan_model::refs::{ERef, RefKind, Side, VObject, VRef};
 use capstan_store::schema::{
-    Decider, GcKind, HoldKind, Owner, PromiseState, QueueItem, QueuePlace, SendItem, Tables, VatPhase,
+    Decider, HoldKind, Owner, PromiseState, QueueItem, QueuePlace, SendItem, Tables, VatPhase,
 };
-use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-
-/// Something found wrong.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Problem {
-    /// The invariant of 01 §8; 0 where a table that mirrors another is wrong.
-    pub rule: u8,
-    /// What is wrong.
-    pub what: String,
-    /// What could be done.
-    pub advice: Option<&'static str>,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "invariant {}: {}", self.rule, self.what)
-    }
-}
-
-/// How much was looked at.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-#[allow(missing_docs, reason = "each field counts what its name says")]
-pub struct Checked {
-    pub objects: u64,
-    pub promises: u64,
-    pub clist_entries: u64,
-    pub queue_items: u64,
-    pub vats: u64,
-    pub subclusters: u64,
-    pub remotes: u64,
-    pub outbox_frames: u64,
-    pub vat_store_rows: u64,
-    pub grants: u64,
-}
-
-/// Counts what an audit looks at.
-pub fn checked(tables: &Tables) -> Checked {
-    let count = |rows: usize| u64::try_from(rows).unwrap_or(u64::MAX);
-    Checked {
-        objects: count(tables.objects.iter().count()),
-        promises: count(tables.promises.iter().count()),
-        clist_entries: count(tables.clist.iter().count()),
-        queue_items: count(tables.run_queue.iter().count() + tables.promise_queue.iter().count()),
-        vats: count(tables.vats.iter().count()),
-        subclusters: count(tables.subclusters.iter().count()),
-        remotes: count(tables.remotes.iter().count()),
-        outbox_frames: count(tables.outbox.iter().count()),
-        vat_store_rows: count(tables.vat_store.iter().count()),
-        grants: count(tables.grants.iter().count()),
-    }
-}
 
 /// Recounts everything and returns what is wrong.
 pub fn audit(tables: &Tables) -> Vec<Problem> {
@@ -71,6 +22,7 @@ pub fn audit(tables: &Tables) -> Vec<Problem> {
     audit.services();
     audit.counts();
     audit.queue();
+    audit.references();
     audit.promises();
     audit.counters();
     audit.vats();
@@ -99,8 +51,8 @@ impl<'t> Audit<'t> {
         }
     }
 
-    fn report(&mut self, rule: u8, what: String) {
-        self.problems.push(Problem { rule, what, advice: None });
+    fn report(&mut self, invariant: Invariant, place: impl ToString, what: impl Into<String>) {
+        self.problems.push(Problem { invariant, place: place.to_string(), what: what.into() });
     }
 
     fn exists(&self, kref: KRef) -> bool {
@@ -115,14 +67,16 @@ impl<'t> Audit<'t> {
         let mut names = BTreeSet::new();
         let counters: BTreeMap<EndpointId, (u64, u64)> = self.import_counters();
         for (&(endpoint, kref), row) in self.tables.clist.iter() {
+            let place = format!("c-list entry of {endpoint} for {kref}");
             if !self.exists(kref) {
-                self.report(1, format!("{endpoint} has an entry for {kref}, which does not exist"));
+                self.report(Invariant::Clists, &place, "the object or promise does not exist");
             }
             if !self.endpoints.contains(&endpoint) {
-                self.report(12, format!("{endpoint} has a c-list and no record"));
+                self.report(Invariant::References, &place, format!("{endpoint} has no record"));
             }
             if !names.insert((endpoint, row.eref)) {
-                self.report(1, format!("{endpoint} calls two things {}", row.eref));
+                let what = format!("{} is its name for something else as well", row.eref);
+                self.report(Invariant::Clists, &place, what);
             }
             let of_kind = match (endpoint, row.eref) {
                 (EndpointId::Vat(_), ERef::Vat(vref)) => vref.is_object() == kref.object().is_some(),
@@ -132,16 +86,18 @@ impl<'t> Audit<'t> {
                 (EndpointId::Vat(_), ERef::Remote(_)) | (EndpointId::Remote(_), ERef::Vat(_)) => false,
             };
             if !of_kind {
-                self.report(1, format!("{endpoint} calls {kref} {}", row.eref));
+                let what = format!("the name {} is of another kind", row.eref);
+                self.report(Invariant::Clists, &place, what);
             }
-            let (objects, promises) = counters.get(&endpoint).copied().unwrap_or_default();
+            let (objects, promises) = counters.get(&endpoint).copied().unwrap_or((u64::MAX, u64::MAX));
             let spent = match import_number(row.eref) {
                 Some((RefKind::Object, number)) => number < objects,
                 Some((RefKind::Promise, number)) => number < promises,
                 None => true,
             };
             if !spent {
-                self.report(5, format!("{endpoint} has {}, which was not given out", row.eref));
+                let what = format!("the name {} was not given out yet", row.eref);
+                self.report(Invariant::Counters, &place, what);
             }
         }
     }
@@ -162,7 +118,7 @@ impl<'t> Audit<'t> {
             if let (KRef::Object(ko), Side::Export) = (kref, row.eref.side())
                 && let Some(other) = exporters.insert(ko, endpoint)
             {
-                self.report(2, format!("{other} and {endpoint} both export {ko}"));
+                self.report(Invariant::Owners, ko, format!("{other} and {endpoint} both export it"));
             }
         }
         for (&ko, row) in self.tables.objects.iter() {
@@ -173,45 +129,113 @@ impl<'t> Audit<'t> {
             let exporter = exporters.get(&ko).copied();
             if owner != exporter {
                 let name = |who: Option<EndpointId>| who.map_or("nobody".to_owned(), |e| e.to_string());
-                self.report(2, format!("{ko} is owned by {}, exported by {}", name(owner), name(exporter)));
+                let what = format!("owned by {}, exported by {}", name(owner), name(exporter));
+                self.report(Invariant::Owners, ko, what);
             }
         }
     }
 
     /// Rule 2, for the kernel itself: what it owns are its services.
     fn services(&mut self) {
-        let services: BTreeSet<_> = self.tables.services.iter().map(|(_, ko)| *ko).collect();
-        let owned = self.tables.objects.iter().filter(|(_, row)| row.owner == Some(Owner::Kernel));
+        let tables = self.tables;
+        let services: BTreeSet<_> = tables.services.iter().map(|(_, ko)| *ko).collect();
+        let owned = tables.objects.iter().filter(|(_, row)| row.owner == Some(Owner::Kernel));
         let owned: BTreeSet<_> = owned.map(|(ko, _)| *ko).collect();
         for ko in services.symmetric_difference(&owned) {
-            self.report(2, format!("{ko} is owned by the kernel or named as a service, not both"));
+            if !self.objects.contains(ko) {
+                continue; // reported as a reference to nothing
+            }
+            self.report(Invariant::Owners, ko, "it is owned by the kernel or named as a service, not both");
         }
     }
 
-    /// Rules 3, 4, 6, 11: counts are those of their sources.
+    /// Rules 3, 4, 11: counts are those of their sources.
     fn counts(&mut self) {
         let sources = Sources::of(self.tables);
         for (&ko, row) in self.tables.objects.iter() {
             let (reachable, recognizable) = sources.objects.get(&ko).copied().unwrap_or_default();
             if (row.reachable, row.recognizable) != (reachable, recognizable) {
                 let what = format!(
-                    "{ko} counts {},{}, its sources give {reachable},{recognizable}",
+                    "counts {},{}, its sources give {reachable},{recognizable}",
                     row.reachable, row.recognizable
                 );
-                self.report(3, what);
+                self.report(Invariant::ObjectCounts, ko, what);
             }
         }
         for (&kp, row) in self.tables.promises.iter() {
             let count = sources.promises.get(&kp).copied().unwrap_or_default();
             if row.count != count {
-                self.report(4, format!("{kp} counts {}, its sources give {count}", row.count));
+                let what = format!("counts {}, its sources give {count}", row.count);
+                self.report(Invariant::Promises, kp, what);
             }
         }
-        for ko in sources.objects.keys().filter(|ko| !self.objects.contains(ko)).collect::<Vec<_>>() {
-            self.report(6, format!("{ko} is referred to and does not exist"));
+    }
+
+    /// Rules 4, 6, 11, 12: what rows outside the c-lists name exists.
+    fn references(&mut self) {
+        let tables = self.tables;
+        for (position, item) in tables.run_queue.iter() {
+            let place = || format!("queue item {position}");
+            match item {
+                QueueItem::Send(item) => self.names_of(item, place),
+                QueueItem::Notify { promise, .. } => {
+                    self.needs(KRef::Promise(*promise), Invariant::Queues, place);
+                }
+                QueueItem::Unreadable(_) => {}
+            }
         }
-        for kp in sources.promises.keys().filter(|kp| !self.promises.contains(kp)).collect::<Vec<_>>() {
-            self.report(6, format!("{kp} is referred to and does not exist"));
+        for ((kp, position), item) in tables.promise_queue.iter() {
+            self.names_of(item, || format!("message {position} parked on {kp}"));
+        }
+        for (kp, row) in tables.promises.iter() {
+            if let PromiseState::Fulfilled(value) | PromiseState::Rejected(value) = &row.state {
+                for &slot in &value.slots {
+                    self.needs(slot, Invariant::Promises, || format!("value of {kp}"));
+                }
+            }
+        }
+        for (&ko, &times) in tables.pins.iter() {
+            self.needs(ko.into(), Invariant::Pins, || format!("pin of {ko}"));
+            if times == 0 {
+                self.report(Invariant::Pins, format!("pin of {ko}"), "it is pinned no times");
+            }
+        }
+        for (name, &ko) in tables.services.iter() {
+            self.needs(ko.into(), Invariant::References, || format!("service {name}"));
+        }
+        for (&(kref, _), _) in tables.holds.iter() {
+            self.needs(kref, Invariant::References, || format!("hold of {kref}"));
+        }
+        for (grant, row) in tables.grants.iter().filter(|(_, row)| !row.revoked) {
+            self.needs(row.object.into(), Invariant::References, || format!("grant {grant}"));
+        }
+        for (_, row) in tables.redemptions.iter() {
+            let place = || format!("redemption that settles {}", row.promise);
+            self.needs(row.promise.into(), Invariant::References, place);
+            self.needs_endpoint(row.remote.into(), place);
+        }
+        let remotes: BTreeSet<_> = tables.outbox.iter().map(|((rid, _), _)| *rid).collect();
+        for rid in remotes {
+            self.needs_endpoint(rid.into(), || format!("outbox of {rid}"));
+        }
+    }
+
+    fn names_of(&mut self, item: &SendItem, place: impl Fn() -> String) {
+        let result = item.result.map(KRef::Promise);
+        for &kref in [item.target].iter().chain(&item.methargs.slots).chain(&result) {
+            self.needs(kref, Invariant::Queues, &place);
+        }
+    }
+
+    fn needs(&mut self, kref: KRef, invariant: Invariant, place: impl Fn() -> String) {
+        if !self.exists(kref) {
+            self.report(invariant, place(), format!("{kref} does not exist"));
+        }
+    }
+
+    fn needs_endpoint(&mut self, endpoint: EndpointId, place: impl Fn() -> String) {
+        if !self.endpoints.contains(&endpoint) {
+            self.report(Invariant::References, place(), format!("{endpoint} has no record"));
         }
     }
 
@@ -220,7 +244,8 @@ impl<'t> Audit<'t> {
         let tables = self.tables;
         for (position, item) in tables.run_queue.iter() {
             if let QueueItem::Unreadable(why) = item {
-                self.report(6, format!("queue item {position} cannot be read: {why}"));
+                let place = format!("queue item {position}");
+                self.report(Invariant::Queues, place, format!("it cannot be read: {why}"));
             }
         }
     }
@@ -236,14 +261,13 @@ impl<'t> Audit<'t> {
                 Some(Decider::Kernel) | None => None,
             };
             for endpoint in decider.into_iter().chain(subscribers) {
-                if !self.endpoints.contains(endpoint) {
-                    self.report(12, format!("{kp} is decided or awaited by {endpoint}, which has no record"));
-                }
+                self.needs_endpoint(*endpoint, || format!("decider or subscriber of {kp}"));
             }
         }
         for (&(kp, position), item) in self.tables.promise_queue.iter() {
             if !unresolved.contains(&kp) || item.target != KRef::Promise(kp) {
-                self.report(4, format!("message {position} waits on {kp}, which is not unresolved"));
+                let place = format!("message {position} parked on {kp}");
+                self.report(Invariant::Promises, place, "it waits on something that is not unresolved");
             }
         }
     }
@@ -261,66 +285,109 @@ impl<'t> Audit<'t> {
             ("remote", self.tables.remotes.iter().next_back().map(|(rid, _)| rid.0.into())),
             ("subcluster", self.tables.subclusters.iter().next_back().map(|(id, _)| id.0)),
             ("run", self.tables.run_queue.iter().next_back().map(|(position, _)| *position)),
+            ("parked", self.tables.promise_queue.iter().map(|((_, position), _)| *position).max()),
+            ("reap", self.tables.reaps.iter().next_back().map(|(number, _)| *number)),
         ];
         let over: Vec<_> =
             last.into_iter().filter(|(name, last)| last.is_some_and(|last| last >= next(name))).collect();
         for (name, _) in over {
-            self.report(5, format!("the last {name} has a number that was not given out"));
+            let what = "the last one has a number that was not given out yet";
+            self.report(Invariant::Counters, format!("counter {name}"), what);
         }
     }
 
-    /// Rules 7, 8, 9, 12: vats and what belongs to them.
+    /// Rules 7, 8, 9, 10: vats and what belongs to them.
     fn vats(&mut self) {
-        let subclusters: BTreeSet<_> = self.tables.subclusters.iter().map(|(id, _)| *id).collect();
-        let mut names = BTreeSet::new();
-        for (&id, row) in self.tables.subclusters.iter() {
+        let tables = self.tables;
+        let mut system = BTreeSet::new();
+        for (&id, row) in tables.subclusters.iter() {
             let Some(name) = &row.system else { continue };
-            if !names.insert(name) {
-                self.report(7, format!("there are two system subclusters {name:?}"));
+            if !system.insert(name) {
+                self.report(Invariant::Vats, id, format!("another system subcluster is called {name:?} too"));
             }
-            let heads = self.tables.vats.iter().filter(|(_, vat)| {
+            let heads = tables.vats.iter().filter(|(_, vat)| {
                 vat.subcluster == id && vat.name == row.bootstrap && vat.phase != VatPhase::Terminated
             });
             if heads.count() != 1 {
-                self.report(7, format!("system subcluster {name:?} ({id}) has no bootstrap vat"));
+                self.report(Invariant::Vats, id, format!("system subcluster {name:?} has no bootstrap vat"));
             }
         }
-        let codes: BTreeSet<_> = self.tables.code.iter().map(|(hash, _)| hash.clone()).collect();
-        let mut roots: BTreeMap<VatId, usize> = BTreeMap::new();
-        for (&(endpoint, _), row) in self.tables.clist.iter() {
+        let subclusters: BTreeSet<_> = tables.subclusters.iter().map(|(id, _)| *id).collect();
+        let codes: BTreeSet<_> = tables.code.iter().map(|(hash, _)| hash.clone()).collect();
+        let mut roots: BTreeSet<VatId> = BTreeSet::new();
+        for (&(endpoint, _), row) in tables.clist.iter() {
             if let (EndpointId::Vat(vat), true) = (endpoint, row.eref == ERef::Vat(VRef::ROOT)) {
-                *roots.entry(vat).or_default() += 1;
+                roots.insert(vat);
             }
         }
-        for (&vat, row) in self.tables.vats.iter() {
-            if !codes.contains(&row.code) {
-                self.report(12, format!("the program of {vat} is missing"));
-            }
-            let (lives, rooted) = match row.phase {
-                VatPhase::Terminated => (false, false),
-                VatPhase::Launching => (true, false),
-                VatPhase::Starting | VatPhase::Running | VatPhase::Failed(_) => (true, true),
+        let mut inhabited: BTreeSet<SubclusterId> = BTreeSet::new();
+        let mut names = BTreeSet::new();
+        let mut terminated: BTreeSet<EndpointId> = BTreeSet::new();
+        for (&vat, row) in tables.vats.iter() {
+            let rooted = match row.phase {
+                VatPhase::Terminated => {
+                    terminated.insert(vat.into());
+                    continue;
+                }
+                VatPhase::Launching => false,
+                VatPhase::Starting | VatPhase::Running | VatPhase::Failed(_) => true,
             };
-            if lives && !subclusters.contains(&row.subcluster) {
-                self.report(7, format!("{vat} belongs to {}, which does not exist", row.subcluster));
+            inhabited.insert(row.subcluster);
+            if !codes.contains(&row.code) {
+                self.report(Invariant::Vats, vat, "its program is missing");
             }
-            if rooted && roots.get(&vat) != Some(&1) {
-                self.report(7, format!("{vat} has no root"));
+            if !subclusters.contains(&row.subcluster) {
+                let what = format!("it belongs to {}, which does not exist", row.subcluster);
+                self.report(Invariant::Vats, vat, what);
+            }
+            if !names.insert((row.subcluster, row.name.clone())) {
+                let what = format!("another vat of {} is called {:?} too", row.subcluster, row.name);
+                self.report(Invariant::Vats, vat, what);
+            }
+            if rooted && !roots.contains(&vat) {
+                self.report(Invariant::Vats, vat, "it has no root");
             }
         }
-        let stores: BTreeSet<_> = self.tables.vat_store.iter().map(|((vat, _), _)| *vat).collect();
+        for (&id, row) in tables.subclusters.iter() {
+            if !row.launching && !inhabited.contains(&id) {
+                self.report(Invariant::Vats, id, "it has no vats");
+            }
+        }
+        self.terminated(&terminated);
+        let stores: BTreeSet<_> = tables.vat_store.iter().map(|((vat, _), _)| *vat).collect();
         for vat in stores {
-            if !self.endpoints.contains(&EndpointId::Vat(vat)) {
-                self.report(9, format!("{vat} has a store and no record"));
+            if !self.endpoints.contains(&vat.into()) {
+                self.report(Invariant::VatStores, format!("store of {vat}"), format!("{vat} has no record"));
             }
         }
-        let bad_actions = self.tables.gc_actions.iter().filter(|((endpoint, kind, _), ())| {
-            matches!(kind, GcKind::DropExport | GcKind::RetireExport | GcKind::RetireImport)
-                && !self.endpoints.contains(endpoint)
-        });
-        let bad_actions: Vec<_> = bad_actions.map(|((endpoint, ..), ())| *endpoint).collect();
-        for endpoint in bad_actions {
-            self.report(10, format!("a GC action is for {endpoint}, which has no record"));
+        for ((endpoint, kind, ko), ()) in tables.gc_actions.iter() {
+            if !self.endpoints.contains(endpoint) {
+                let place = format!("{kind:?} of {ko} for {endpoint}");
+                self.report(Invariant::GcActions, place, format!("{endpoint} has no record"));
+            }
+        }
+    }
+
+    /// Rule 8: of a terminated vat only what is to be cleaned up is left.
+    fn terminated(&mut self, terminated: &BTreeSet<EndpointId>) {
+        let tables = self.tables;
+        for (kp, row) in tables.promises.iter() {
+            let PromiseState::Unresolved { decider: Some(Decider::Endpoint(by)), .. } = &row.state else {
+                continue;
+            };
+            if terminated.contains(by) {
+                self.report(Invariant::Terminated, by, format!("it is terminated and decides {kp}"));
+            }
+        }
+        for ((endpoint, ..), ()) in tables.gc_actions.iter() {
+            if terminated.contains(endpoint) {
+                self.report(Invariant::Terminated, endpoint, "it is terminated and has a GC action");
+            }
+        }
+        for (_, endpoint) in tables.reaps.iter() {
+            if terminated.contains(endpoint) {
+                self.report(Invariant::Terminated, endpoint, "it is terminated and is to collect garbage");
+            }
         }
     }
 
@@ -360,6 +427,18 @@ impl<'t> Audit<'t> {
         let to_clean: BTreeSet<_> = tables.vats_to_clean.iter().map(|(vat, ())| *vat).collect();
         let by_peer: BTreeSet<_> = tables.remotes_by_peer.iter().map(|(peer, rid)| (*rid, peer)).collect();
         let peers: BTreeSet<_> = tables.remotes.iter().map(|(rid, row)| (*rid, &row.peer)).collect();
+        let by_hash: BTreeSet<_> =
+            tables.grants_by_hash.iter().map(|(hash, grant)| (*grant, *hash)).collect();
+        let hashes: BTreeSet<_> =
+            tables.grants.iter().map(|(grant, row)| (*grant, row.secret_hash)).collect();
+        let by_subcluster: BTreeSet<_> =
+            tables.subcluster_vats.iter().map(|((id, vat), ())| (*vat, Some(*id))).collect();
+        let cleaned: BTreeSet<_> = tables.vats_to_clean.iter().map(|(vat, ())| (*vat, None)).collect();
+        let vats: BTreeSet<_> = tables
+            .vats
+            .iter()
+            .map(|(vat, row)| (*vat, (row.phase != VatPhase::Terminated).then_some(row.subcluster)))
+            .collect();
         for (name, agrees) in [
             ("clist_by_eref", clist == by_eref),
             ("importers", imports == importers),
@@ -368,10 +447,16 @@ impl<'t> Audit<'t> {
             ("reaps_by_endpoint", by_endpoint == reaps),
             ("vats_to_clean", to_clean == ended),
             ("remotes_by_peer", by_peer == peers),
+            ("grants_by_hash", by_hash == hashes),
+            ("subcluster_vats, vats_to_clean", vats == &by_subcluster | &cleaned),
             ("candidates", tables.candidates.iter().next().is_none()),
         ] {
             if !agrees {
-                self.report(0, format!("{name} does not mirror what it should"));
+                self.report(
+                    Invariant::File,
+                    format!("table {name}"),
+                    "it does not mirror its table, or two rows there are alike",
+                );
             }
         }
     }

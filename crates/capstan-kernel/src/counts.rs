@@ -89,3 +89,43 @@ pub(crate) fn reweigh(tx: &mut Tx<'_>, ko: ObjectId, to: Weight) -> Result<(), C
         Some(())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use capstan_model::id::PromiseId;
+    use capstan_store::overlay::Db;
+    use capstan_store::schema::{PromiseRow, PromiseState};
+
+    #[test]
+    fn k111_counts_that_make_no_sense_are_refused() {
+        let mut db = Db::default();
+        let (ko, kp) = (ObjectId(1), PromiseId(1));
+        let counted =
+            |reachable, recognizable| ObjectRow { owner: None, reachable, recognizable, revoked: false };
+        let refused = |change: fn(&mut Tx<'_>, ObjectId) -> Result<(), Corrupt>, row: ObjectRow| {
+            let mut tx = db.begin();
+            tx.put::<Objects>(ko, row.clone());
+            let outcome = change(&mut tx, ko);
+            assert_eq!(tx.get::<Objects>(&ko), Some(&row).filter(|_| outcome.is_err()));
+            outcome == Err(Corrupt::Count(ko.into()))
+        };
+        let mut refused = refused;
+        assert!(refused(|tx, ko| release(tx, ko.into()), counted(0, 0)));
+        assert!(refused(|tx, ko| release(tx, ko.into()), counted(0, 1)));
+        assert!(refused(|tx, ko| hold(tx, ko.into()), counted(u64::MAX, u64::MAX)));
+        assert!(refused(unrecognize, counted(1, 1)));
+        assert!(refused(unrecognize, counted(0, 0)));
+        assert!(refused(|tx, ko| reweigh(tx, ko, Weight::Reach), counted(1, 1)));
+        assert!(refused(|tx, ko| reweigh(tx, ko, Weight::Recognize), counted(0, 1)));
+        let mut tx = db.begin();
+        assert_eq!(hold(&mut tx, ko.into()), Err(Corrupt::NoObject(ko)));
+        assert_eq!(hold(&mut tx, kp.into()), Err(Corrupt::NoPromise(kp)));
+        for (count, up) in [(0, false), (u64::MAX, true)] {
+            let state = PromiseState::Fulfilled(capstan_model::capdata::CapData::data("#1"));
+            tx.put::<Promises>(kp, PromiseRow { state, count });
+            let outcome = if up { hold(&mut tx, kp.into()) } else { release(&mut tx, kp.into()) };
+            assert_eq!(outcome, Err(Corrupt::Count(kp.into())));
+        }
+    }
+}

@@ -4,6 +4,7 @@
 //! All of it is volatile and rebuilt from nothing at start: the run queue keeps every item until its crank is
 //! complete, so whatever is lost here is merely found again.
 
+use crate::collection::Collection;
 use crate::input::RequestId;
 use capstan_model::id::{KRef, ObjectId, PromiseId, RemoteId, SubclusterId, VatId};
 use capstan_model::refs::{RefKind, VRef};
@@ -105,16 +106,6 @@ pub(crate) struct Launch {
     pub(crate) result: Option<PromiseId>,
 }
 
-/// A collection in progress.
-#[derive(Debug)]
-pub(crate) struct Collection {
-    pub(crate) request: RequestId,
-    pub(crate) objects_before: u64,
-    /// Rows left after the round before this one.
-    pub(crate) rows: usize,
-    pub(crate) rounds_left: u32,
-}
-
 /// Names chosen for a vat ahead of the store, while one batch is put together.
 #[derive(Debug)]
 pub(crate) struct Staged {
@@ -168,7 +159,7 @@ impl Volatile {
     /// Who waits for more than one transaction, except for promises.
     pub(crate) fn requests(self) -> impl Iterator<Item = RequestId> {
         let launches = self.launches.into_values().map(|launch| launch.request);
-        let collections = self.collections.into_iter().map(|collection| collection.request);
+        let collections = self.collections.into_iter().map(|collection| collection.request());
         launches.chain(self.restarts.into_values().flatten()).chain(collections)
     }
 

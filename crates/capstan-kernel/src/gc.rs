@@ -12,6 +12,13 @@ use capstan_store::schema::{
     Remotes, VatPhase, Vats,
 };
 
+/// Objects of one GC delivery, and of the transaction that takes its answer: no vat is kept busy for long by what
+/// others have let go of.
+const GROUP_MAX: usize = 1000;
+
+/// A GC action: whom to tell what about which object.
+pub(crate) type Action = (EndpointId, GcKind, ObjectId);
+
 /// Decides about every candidate of the transaction, with fresh counts; new ones may appear on the way.
 pub(crate) fn judge_candidates(tx: &mut Tx<'_>) -> Result<(), Corrupt> {
     loop {
@@ -81,7 +88,7 @@ fn lives(tx: &Tx<'_>, endpoint: EndpointId) -> bool {
 }
 
 /// Adds an action, to be looked at by work selection.
-fn order(tx: &mut Tx<'_>, action: (EndpointId, GcKind, ObjectId)) {
+fn order(tx: &mut Tx<'_>, action: Action) {
     tx.put::<GcActions>(action, ());
     tx.put::<GcDue>(action.0, ());
 }
@@ -92,20 +99,24 @@ pub(crate) fn has_actions(db: &Db, endpoint: EndpointId) -> bool {
     db.range::<GcActions>(first..=(endpoint, GcKind::RetireImport, ObjectId(u64::MAX))).next().is_some()
 }
 
-/// Returns the first kind of action due for the endpoint and the objects for which it is still true; removes those
-/// for which it is not. The rest stay until [`perform`].
+/// Returns the first kind of action due for the endpoint and objects for which it is still true, in order, at most
+/// [`GROUP_MAX`]; removes those before them for which it is not. The rest stay until [`perform`].
 pub(crate) fn next_group(turn: &mut Turn<'_>, endpoint: EndpointId) -> Option<(GcKind, Vec<ObjectId>)> {
+    let lives = lives(&turn.tx, endpoint);
     for kind in [GcKind::DropExport, GcKind::RetireExport, GcKind::RetireImport] {
-        let range = (endpoint, kind, ObjectId(0))..=(endpoint, kind, ObjectId(u64::MAX));
-        let all: Vec<_> = turn.tx.range::<GcActions>(range).map(|((.., ko), ())| *ko).collect();
-        let lives = lives(&turn.tx, endpoint);
-        let (valid, stale): (Vec<_>, Vec<_>) =
-            all.into_iter().partition(|&ko| lives && is_due(&turn.tx, endpoint, kind, ko));
-        for ko in stale {
-            turn.tx.delete::<GcActions>(&(endpoint, kind, ko));
-        }
-        if !valid.is_empty() {
-            return Some((kind, valid));
+        loop {
+            let range = (endpoint, kind, ObjectId(0))..=(endpoint, kind, ObjectId(u64::MAX));
+            let actions = turn.tx.range::<GcActions>(range).take(GROUP_MAX);
+            let all: Vec<_> = actions.map(|((.., ko), ())| *ko).collect();
+            if all.is_empty() {
+                break;
+            }
+            let (valid, stale): (Vec<_>, Vec<_>) =
+                all.into_iter().partition(|&ko| lives && is_due(&turn.tx, endpoint, kind, ko));
+            forget_actions(&mut turn.tx, endpoint, kind, &stale);
+            if !valid.is_empty() {
+                return Some((kind, valid));
+            }
         }
     }
     None
@@ -201,4 +212,29 @@ pub(crate) fn forget_endpoint(tx: &mut Tx<'_>, endpoint: EndpointId) {
         tx.delete::<GcActions>(&key);
     }
     end_reap(tx, endpoint);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use capstan_model::id::VatId;
+
+    #[test]
+    fn k106_reaps_are_queued_in_the_order_first_asked_each_endpoint_once() {
+        let mut db = Db::default();
+        let mut tx = db.begin();
+        let (v1, v2, r1) =
+            (EndpointId::from(VatId(1)), EndpointId::from(VatId(2)), EndpointId::from(RemoteId(1)));
+        let queued = |tx: &Tx<'_>| tx.iter::<Reaps>().map(|(_, endpoint)| *endpoint).collect::<Vec<_>>();
+        for endpoint in [v2, r1, v2, v1, r1] {
+            schedule_reap(&mut tx, endpoint);
+        }
+        assert_eq!(queued(&tx), [v2, r1, v1]);
+        end_reap(&mut tx, v2);
+        schedule_reap(&mut tx, v2);
+        assert_eq!(queued(&tx), [r1, v1, v2]);
+        forget_endpoint(&mut tx, v1);
+        assert_eq!(queued(&tx), [r1, v2]);
+        assert_eq!(tx.iter::<ReapsByEndpoint>().count(), 2);
+    }
 }

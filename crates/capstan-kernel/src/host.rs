@@ -2,24 +2,20 @@
 
 use crate::effect::{Effect, Step};
 use crate::fault::Corrupt;
-use crate::flight::Collection;
 use crate::host_op::{Answer, DeadLetterView, HostOp, Refusal, Status, SubclusterView, VatView};
 use crate::input::RequestId;
 use crate::kernel::Kernel;
 use crate::turn::{Turn, transact};
-use crate::{activity, cycles, gc, pin, promise, remote, service, subcluster, system, vat};
+use crate::{pin, promise, remote, service, subcluster, system, vat};
 use capstan_model::capdata::CapData;
 use capstan_model::error::KernelError;
 use capstan_model::id::{EndpointId, KRef, PromiseId, SubclusterId, VatId};
 use capstan_model::peer::{Incarnation, Millis};
 use capstan_store::overlay::{Db, Tx};
 use capstan_store::schema::{
-    Clist, DeadLetters, GcActions, HoldKind, Holds, Meta, Objects, PromiseQueue, Promises, Reaps, Remotes,
-    RunQueue, Subclusters, VatPhase, Vats, Waiters,
+    DeadLetters, HoldKind, Meta, Objects, PromiseQueue, Promises, Remotes, RunQueue, Subclusters, VatPhase,
+    Vats, Waiters,
 };
-
-/// How often a collection asks everybody again while that still finds something.
-const COLLECTION_ROUNDS_MAX: u32 = 8;
 
 /// What a request comes to within one transaction; `None`: it is answered later or was answered already.
 type Reply = Option<Result<Answer, Refusal>>;
@@ -38,6 +34,7 @@ impl Kernel {
             HostOp::TerminateVat(vat) => return self.terminate_vat(now, request, vat, step),
             HostOp::TerminateSubcluster(id) => return self.terminate_subcluster(now, request, id, step),
             HostOp::Collect => return self.collect(now, request, step),
+            HostOp::PrepareStop => return self.prepare_stop(now, request, step),
             HostOp::PingVat(_)
             | HostOp::SystemRoot(_)
             | HostOp::IsRevoked(_)
@@ -62,8 +59,7 @@ impl Kernel {
             | HostOp::PeerHint { .. }
             | HostOp::PeerClose(_)
             | HostOp::PeerReconnect { .. }
-            | HostOp::PeerForget(_)
-            | HostOp::PrepareStop => self.change(now, request, op, step),
+            | HostOp::PeerForget(_) => self.change(now, request, op, step),
         };
         if let Some(answer) = answer {
             step.effects.push(Effect::Answer { request, answer });
@@ -115,10 +111,6 @@ impl Kernel {
                 HostOp::PeerClose(peer) => done(remote::peer_close(turn, channels, &peer)?),
                 HostOp::PeerReconnect { peer, hints } => done(remote::peer_reconnect(turn, &peer, hints)?),
                 HostOp::PeerForget(peer) => done(remote::peer_forget(turn, channels, &peer)?),
-                HostOp::PrepareStop => {
-                    activity::note_activity(turn);
-                    Some(Ok(Answer::Done))
-                }
                 HostOp::Launch(_)
                 | HostOp::LaunchSystem { .. }
                 | HostOp::Reset { .. }
@@ -127,6 +119,7 @@ impl Kernel {
                 | HostOp::TerminateAllVats
                 | HostOp::TerminateSubcluster(_)
                 | HostOp::Collect
+                | HostOp::PrepareStop
                 | HostOp::PingVat(_)
                 | HostOp::SystemRoot(_)
                 | HostOp::IsRevoked(_)
@@ -148,7 +141,7 @@ impl Kernel {
         for waiting in self.volatile.restarts.values_mut() {
             waiting.retain(|other| *other != request);
         }
-        self.volatile.collections.retain(|collection| collection.request != request);
+        self.volatile.collections.retain(|collection| collection.request() != request);
         let awaited: Vec<PromiseId> = self
             .db
             .iter::<Waiters>()
@@ -229,101 +222,6 @@ impl Kernel {
             Err(Refusal::SubclusterNotFound(id))
         };
         step.effects.push(Effect::Answer { request, answer });
-    }
-
-    fn collect(&mut self, now: Millis, request: RequestId, step: &mut Step) {
-        let objects_before = self.db.len::<Objects>() as u64;
-        let item = || "the start of a collection".to_owned();
-        let begun = transact(&mut self.db, &self.config, now, step, item, |turn| {
-            let handed: Vec<_> = turn
-                .tx
-                .iter::<Holds>()
-                .filter(|((_, k), _)| *k == HoldKind::Handed)
-                .map(|(k, _)| *k)
-                .collect();
-            for (kref, kind) in handed {
-                promise::release_for_control(&mut turn.tx, kref, kind)?;
-            }
-            reap_all(&mut turn.tx, true);
-            Ok(())
-        });
-        match begun {
-            Ok(()) => {
-                let rows = self.collectable_rows();
-                let collection =
-                    Collection { request, objects_before, rows, rounds_left: COLLECTION_ROUNDS_MAX };
-                self.volatile.collections.push(collection);
-            }
-            Err(reason) => {
-                let answer = Err(Refusal::Internal(reason));
-                step.effects.push(Effect::Answer { request, answer });
-            }
-        }
-    }
-
-    fn collectable_rows(&self) -> usize {
-        self.db.len::<Objects>() + self.db.len::<Promises>() + self.db.len::<Clist>()
-    }
-
-    /// Ends collections that have come to rest; asks everybody again while that still finds something.
-    pub(crate) fn advance_collections(&mut self, now: Millis, step: &mut Step) -> bool {
-        if self.volatile.collections.is_empty() {
-            return false;
-        }
-        if self.clean_slice(now, step) {
-            return true;
-        }
-        let busy = self.volatile.lanes.values().any(|lane| !lane.flight.is_empty());
-        let told = |endpoint: &EndpointId| match endpoint {
-            EndpointId::Vat(vat) => {
-                self.db.get::<Vats>(vat).is_some_and(|row| !matches!(row.phase, VatPhase::Failed(_)))
-            }
-            EndpointId::Remote(_) => true,
-        };
-        let acting = self.db.iter::<GcActions>().any(|((endpoint, ..), ())| told(endpoint));
-        if busy || acting || self.db.iter::<Reaps>().any(|(_, endpoint)| told(endpoint)) {
-            return false;
-        }
-        let item = || "a search for promises that hold each other".to_owned();
-        let found =
-            transact(&mut self.db, &self.config, now, step, item, |turn| cycles::collect(&mut turn.tx));
-        if found.is_ok_and(|found| found > 0) {
-            return true;
-        }
-        let rows = self.collectable_rows();
-        let objects_after = self.db.len::<Objects>() as u64;
-        let mut again = false;
-        self.volatile.collections.retain_mut(|collection| {
-            if collection.rows != rows && collection.rounds_left > 0 {
-                collection.rows = rows;
-                collection.rounds_left -= 1;
-                again = true;
-                return true;
-            }
-            let objects_before = collection.objects_before;
-            let answer = Ok(Answer::Collected { objects_before, objects_after });
-            step.effects.push(Effect::Answer { request: collection.request, answer });
-            false
-        });
-        if again {
-            let item = || "another round of a collection".to_owned();
-            let _ = transact(&mut self.db, &self.config, now, step, item, |turn| {
-                reap_all(&mut turn.tx, false);
-                Ok(())
-            });
-        }
-        again
-    }
-}
-
-fn reap_all(tx: &mut Tx<'_>, remotes: bool) {
-    let vats = tx.iter::<Vats>().filter(|(_, row)| row.phase == VatPhase::Running);
-    let mut endpoints: Vec<EndpointId> = vats.map(|(vat, _)| (*vat).into()).collect();
-    if remotes {
-        endpoints.extend(tx.iter::<Remotes>().map(|(rid, _)| EndpointId::from(*rid)));
-    }
-    for endpoint in endpoints {
-        gc::schedule_reap(tx, endpoint);
     }
 }
 

@@ -289,6 +289,7 @@ impl Kernel {
             match done {
                 Ok(Ending::GoesOn) => {
                     self.volatile.deaths.remove(&vat);
+                    self.note_performed(vat, &flight.work);
                     // What this crank sent goes its way before what the next one settles is sent on (02 §4.4).
                     self.examine_queue(now, step);
                     if idle {

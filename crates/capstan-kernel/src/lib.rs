@@ -7,6 +7,7 @@
 mod activity;
 pub mod audit;
 mod clist;
+mod collection;
 mod counts;
 mod crank;
 mod cycles;

@@ -63,6 +63,6 @@ fn wipe(turn: &mut Turn<'_>, life: &Incarnation) {
         turn.tx.put::<Counters>(name, next);
     }
     turn.tx.put::<Meta>("incarnation".into(), life.as_str().into());
-    activity::note_activity(turn);
+    activity::note_activity(&mut turn.tx, turn.now);
     turn.log(LogLevel::Warn, format!("the kernel was reset; it goes on as incarnation {}", life.short()));
 }

@@ -44,14 +44,13 @@ impl Kernel {
         ended.find(|vat| !self.volatile.uncleanable.contains(vat))
     }
 
-    /// Does one bounded part of the clean-up after a terminated vat; returns whether there was one.
-    pub(crate) fn clean_slice(&mut self, now: Millis, step: &mut Step) -> bool {
-        let Some(vat) = self.next_to_clean() else { return false };
+    /// Does one bounded part of the clean-up after a terminated vat.
+    fn clean_slice(&mut self, now: Millis, step: &mut Step) {
+        let Some(vat) = self.next_to_clean() else { return };
         let item = || format!("clean-up of {vat}");
         if transact(&mut self.db, &self.config, now, step, item, |turn| vat::clean(turn, vat)).is_err() {
             self.volatile.uncleanable.insert(vat);
         }
-        true
     }
 
     /// Looks at everything on the run queue that was not looked at yet.

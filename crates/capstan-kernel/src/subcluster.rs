@@ -194,7 +194,6 @@ impl Kernel {
                 promise::hand_out(&mut turn.tx, slot)?;
             }
             release_result(turn, launch.result)?;
-            turn.tx.update::<Subclusters, _>(&subcluster, |row| row.launching = false);
             let mut vats = Vec::new();
             for vat in vat::members(&turn.tx, subcluster) {
                 let root = vat::root(&turn.tx, vat).ok_or(Corrupt::NoEndpoint(vat.into()))?;
@@ -202,6 +201,9 @@ impl Kernel {
                 vats.push((vat::row(&turn.tx, vat)?.name.clone(), vat, root));
             }
             let root = vats.iter().find(|(_, vat, _)| *vat == launch.bootstrap).map(|(_, _, root)| *root);
+            if root.is_some() {
+                turn.tx.update::<Subclusters, _>(&subcluster, |row| row.launching = false);
+            }
             Ok((root, vats))
         });
         match done {

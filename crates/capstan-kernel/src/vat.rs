@@ -13,7 +13,8 @@ use capstan_model::refs::{ERef, Side, VObject, VRef};
 use capstan_model::vat::{VatIncarnation, VatStart, VatStarted};
 use capstan_store::overlay::{Db, Tx};
 use capstan_store::schema::{
-    Code, Decider, Owner, PromiseState, Promises, Subclusters, VatPhase, VatRow, VatStore, Vats, VatsToClean,
+    Code, Decider, Owner, PromiseState, Promises, SubclusterVats, Subclusters, VatPhase, VatRow, VatStore,
+    Vats, VatsToClean,
 };
 use std::sync::Arc;
 
@@ -45,6 +46,7 @@ pub(crate) fn create(
         deliveries: 0,
     };
     turn.tx.put::<Vats>(vat, row);
+    turn.tx.put::<SubclusterVats>((subcluster, vat), ());
     order_start(turn, vat)?;
     Ok(vat)
 }
@@ -194,6 +196,7 @@ pub(crate) fn terminate(turn: &mut Turn<'_>, vat: VatId, detail: &str) -> Result
     let (subcluster, name) = (old.subcluster, old.name.clone());
     turn.tx.put::<Vats>(vat, VatRow { phase: VatPhase::Terminated, ..old });
     turn.tx.put::<VatsToClean>(vat, ());
+    turn.tx.delete::<SubclusterVats>(&(subcluster, vat));
     leave(turn, subcluster, &name);
     Ok(())
 }
@@ -215,8 +218,8 @@ fn leave(turn: &mut Turn<'_>, subcluster: SubclusterId, name: &Arc<str>) {
 
 /// Returns the vats of a subcluster that are not terminated, in launch order.
 pub(crate) fn members(tx: &Tx<'_>, subcluster: SubclusterId) -> Vec<VatId> {
-    let own = tx.iter::<Vats>().filter(|(_, row)| row.subcluster == subcluster);
-    own.filter(|(_, row)| row.phase != VatPhase::Terminated).map(|(vat, _)| *vat).collect()
+    let own = tx.range::<SubclusterVats>((subcluster, VatId(0))..=(subcluster, VatId(u32::MAX)));
+    own.map(|((_, vat), ())| *vat).collect()
 }
 
 /// Removes a bounded part of what a terminated vat left; its record goes with the last of it.

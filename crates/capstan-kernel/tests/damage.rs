@@ -183,7 +183,11 @@ fn a_vat_whose_program_is_missing_has_failed_and_the_others_run() {
     });
     let row = world.kernel.db().get::<Vats>(&vats.vat("bob")).cloned().unwrap();
     assert_eq!(row.phase, VatPhase::Failed("a vat's code is missing".into()));
-    assert!(problems(&world).iter().any(|what| what.contains("the program of")), "{:?}", problems(&world));
+    assert!(
+        problems(&world).iter().any(|what| what.contains("its program is missing")),
+        "{:?}",
+        problems(&world)
+    );
     assert_eq!(code(&world.call(vats.root("bob"), "x", &[]).1), "ENDPOINT_UNREACHABLE");
     assert_eq!(world.rows::<RunQueue>(), 0);
     let views = world.request(HostOp::ListVats);

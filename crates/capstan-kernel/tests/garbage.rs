@@ -5,7 +5,7 @@ use capstan_kernel::host_op::{Answer, HostOp};
 use capstan_model::capdata::CapData;
 use capstan_model::id::{EndpointId, KRef, ObjectId};
 use capstan_model::vat::{VatDelivery, VatSyscall};
-use capstan_store::schema::{Clist, GcActions, Objects, Promises, Reaps};
+use capstan_store::schema::{Clist, GcActions, GcKind, Objects, Promises, Reaps};
 
 /// Alice exports `o+10` to the host and to bob, who keeps it until the host says what to do with it.
 fn shared() -> (World, Launched, ObjectId) {
@@ -72,7 +72,7 @@ fn k19_a_dropped_import_that_is_sent_again_is_reachable_again() {
 }
 
 #[test]
-fn k100_drops_come_before_retirements_and_lower_vats_first() {
+fn k100_k104_drops_come_before_retirements_and_each_kind_is_one_sorted_delivery() {
     let mut world = World::new();
     let vats = world.launch(&["alice", "bob"]);
     world.script("alice", |delivery| match message(delivery) {
@@ -92,14 +92,14 @@ fn k100_drops_come_before_retirements_and_lower_vats_first() {
         None => ok(vec![]),
     });
     world.call(vats.root("alice"), "go", &[vats.root("bob").into()]);
-    // k104: one delivery a kind, sorted by object.
+    // Sorted by object: bob was told of `o+11` first.
     let both = vec![vref("o+11"), vref("o+10")];
     let told: Vec<_> = world.delivered("alice").split_off(1);
     assert_eq!(told, [VatDelivery::DropExports(both.clone()), VatDelivery::RetireExports(both)]);
 }
 
 #[test]
-fn k106_k41_reaps_are_performed_while_idle_and_once() {
+fn k41_reaps_are_performed_while_idle_and_once() {
     let mut world = World::new();
     let vats = world.launch(&["alice", "bob"]);
     assert!(matches!(world.request(HostOp::Collect), Ok(Answer::Collected { .. })));
@@ -118,7 +118,7 @@ fn k106_k41_reaps_are_performed_while_idle_and_once() {
 }
 
 #[test]
-fn a_vat_is_reaped_after_a_hundred_deliveries() {
+fn k106_a_vat_is_reaped_after_a_hundred_deliveries() {
     let mut world = World::new();
     let vats = world.launch(&["alice"]);
     for _ in 0..250 {
@@ -373,7 +373,7 @@ fn promises_in_a_ring(awaited: bool) -> (World, usize) {
 }
 
 #[test]
-fn a_collection_finds_promises_that_only_hold_each_other() {
+fn k113_a_collection_finds_promises_that_only_hold_each_other() {
     let (mut world, before) = promises_in_a_ring(true);
     assert_eq!(world.rows::<Promises>(), 3);
     // Bob was told and has forgotten the promises, but he still has the object.
@@ -409,4 +409,208 @@ fn the_host_cannot_raise_what_is_being_collected() {
     assert_eq!(world.kernel.db().get::<Objects>(&thing.object().unwrap()).map(|row| row.reachable), Some(0));
     let (rejected, value) = world.call(thing, "x", &[]);
     assert_eq!((rejected, code(&value).as_str()), (true, "OBJECT_DELETED"));
+}
+
+/// Which vats were asked to collect garbage, in order.
+fn reaped(world: &World) -> Vec<String> {
+    let reaps = world.log.iter().filter(|(_, delivery)| *delivery == VatDelivery::BringOutYourDead);
+    reaps.map(|(name, _)| name.clone()).collect()
+}
+
+#[test]
+fn k106_reaps_are_durable_and_each_is_performed_once() {
+    use capstan_model::peer::PeerId;
+    use capstan_store::schema::{Counters, Outbox};
+    let mut world = World::new();
+    let vats = world.launch(&["alice", "bob"]);
+    let peer = PeerId::new("12D3KooWother");
+    world.request(HostOp::PeerHint { peer, hints: Vec::new() }).expect("a remote");
+    let rid = capstan_model::id::RemoteId(1);
+    let (alice, bob) = (vats.vat("alice").into(), vats.vat("bob").into());
+    let world = world.reboot_changed(|tx| {
+        for (number, endpoint) in [(4, bob), (5, rid.into()), (6, alice)] {
+            tx.put::<Reaps>(number, endpoint);
+        }
+        tx.put::<Counters>("reap".into(), 7);
+    });
+    assert_eq!(reaped(&world), ["alice", "bob"]); // in the order in which they came up
+    let frames = |world: &World| world.rows::<Outbox>();
+    assert_eq!((world.rows::<Reaps>(), frames(&world)), (0, 1));
+}
+
+#[test]
+fn k106_vats_that_worked_collect_before_a_graceful_stop() {
+    let mut world = World::new();
+    let vats = world.launch(&["alice", "bob"]);
+    world.request(HostOp::Collect).expect("collected");
+    world.call(vats.root("bob"), "x", &[]);
+    world.log.clear();
+    assert_eq!(world.request(HostOp::PrepareStop), Ok(Answer::Done));
+    assert_eq!(reaped(&world), ["bob"]);
+    // One that does not answer is waited for: how long, the host decides.
+    world.hold("alice");
+    world.send(vats.root("alice"), "x", &[]);
+    world.run();
+    world.call(vats.root("bob"), "x", &[]);
+    let request = world.ask(HostOp::PrepareStop);
+    world.run();
+    assert!(!world.answers.contains_key(&request));
+    world.release("alice");
+    assert_eq!(world.answers.get(&request), Some(&Ok(Answer::Done)));
+    assert_eq!(reaped(&world), ["bob", "bob", "alice"]);
+}
+
+/// Alice gives bob this many objects; he forgets them all when he is told to.
+fn many_to_forget(count: u64, mut world: World) -> (World, Launched) {
+    let vats = world.launch(&["alice", "bob"]);
+    world.script("alice", move |delivery| match method(delivery).as_deref() {
+        Some("give") => {
+            let bob = message(delivery).unwrap().methargs.slots[0].to_string();
+            let mut out = returns(delivery, CapData::data("#1"));
+            for first in (0..count).step_by(1000) {
+                let things = (first..count.min(first + 1000)).map(|i| vref(&format!("o+{}", i + 10)));
+                out.push(send(&bob, "take", &things.collect::<Vec<_>>(), None));
+            }
+            ok(out)
+        }
+        _ => obliging(delivery),
+    });
+    let mut known = Vec::new();
+    world.script("bob", move |delivery| match method(delivery).as_deref() {
+        Some("take") => {
+            known.extend(message(delivery).unwrap().methargs.slots.iter().copied());
+            ok(vec![])
+        }
+        Some("forget") => {
+            let known = std::mem::take(&mut known);
+            let mut out = returns(delivery, CapData::data("#1"));
+            out.push(VatSyscall::DropImports(known.clone()));
+            out.push(VatSyscall::RetireImports(known));
+            ok(out)
+        }
+        _ => obliging(delivery),
+    });
+    world.call(vats.root("alice"), "give", &[vats.root("bob").into()]);
+    (world, vats)
+}
+
+#[test]
+fn k104_many_actions_make_several_deliveries_of_bounded_size() {
+    let (mut world, vats) = many_to_forget(2500, World::unaudited());
+    let before = world.rows::<Objects>();
+    world.log.clear();
+    world.call(vats.root("bob"), "forget", &[]);
+    let sizes: Vec<_> = world
+        .delivered("alice")
+        .iter()
+        .filter_map(|delivery| match delivery {
+            VatDelivery::DropExports(refs) => Some((GcKind::DropExport, refs.len())),
+            VatDelivery::RetireExports(refs) => Some((GcKind::RetireExport, refs.len())),
+            _ => None,
+        })
+        .collect();
+    let kinds = [GcKind::DropExport, GcKind::RetireExport];
+    let expected: Vec<_> = kinds.iter().flat_map(|kind| [1000, 1000, 500].map(|n| (*kind, n))).collect();
+    assert_eq!(sizes, expected);
+    assert_eq!((world.rows::<Objects>(), world.rows::<GcActions>()), (before - 2500, 0));
+    assert!(capstan_kernel::audit::audit(world.kernel.db().tables()).is_empty());
+}
+
+#[test]
+fn k104_others_are_served_between_the_deliveries() {
+    let (mut world, vats) = many_to_forget(2500, World::unaudited());
+    world.hold("alice");
+    world.call(vats.root("bob"), "forget", &[]);
+    assert_eq!(world.kept("alice").len(), 1);
+    assert!(!world.call(vats.root("bob"), "x", &[]).0);
+    let mut world = world.reboot();
+    world.release("alice");
+    assert_eq!(world.rows::<GcActions>(), 0);
+}
+
+/// Alice works on a message for ever: while she answers one, the next has come.
+fn steady(world: &mut World, root: ObjectId, rounds: usize, until: u64) -> Option<usize> {
+    for round in 0..rounds {
+        world.send(root, "work", &[]);
+        if world.answers.contains_key(&until) {
+            return Some(round);
+        }
+        world.execute_one();
+    }
+    None
+}
+
+#[test]
+fn a_collection_ends_although_work_never_does() {
+    let (mut world, vats, thing) = shared();
+    world.script("alice", |delivery| match method(delivery).as_deref() {
+        // Each answer makes an object for the host, and so more rows.
+        Some("work") => ok(returns(delivery, reference(vref("o+d9/1")))),
+        _ => obliging(delivery),
+    });
+    world.script("bob", |delivery| match delivery {
+        VatDelivery::BringOutYourDead => {
+            let known = vec![vref("o-1")];
+            ok(vec![VatSyscall::DropImports(known.clone()), VatSyscall::RetireImports(known)])
+        }
+        _ => obliging(delivery),
+    });
+    world.send(vats.root("alice"), "work", &[]);
+    world.send(vats.root("alice"), "work", &[]);
+    let collection = world.ask(HostOp::Collect);
+    let ended = steady(&mut world, vats.root("alice"), 100, collection);
+    assert!(ended.is_some(), "it goes on for ever");
+    assert_eq!(counts(&world, thing), None);
+    assert!(!world.kernel.db().is_empty::<capstan_store::schema::RunQueue>());
+}
+
+#[test]
+fn a_collection_follows_a_long_chain_to_its_end() {
+    // Each vat holds the next one's object by its own: one round frees one link.
+    const LINKS: u64 = 30;
+    let mut world = World::new();
+    let vats = world.launch(&["alice", "bob"]);
+    world.request(HostOp::Collect).expect("collected");
+    let before = world.rows::<Objects>();
+    // Links are exported by alice and bob in turn; whoever is told that link n is retired forgets link n + 1.
+    for name in ["alice", "bob"] {
+        let mut held: std::collections::BTreeMap<String, capstan_model::refs::VRef> = Default::default();
+        let mut dead = Vec::new();
+        world.script(name, move |delivery| match delivery {
+            VatDelivery::Message { message, .. } => {
+                let slots = message.methargs.slots.clone();
+                let mut out = returns(delivery, CapData::data("#1"));
+                // `link n peer inner`: export link n, which holds `inner`, and hand it on.
+                if let Some(n) = method(delivery).and_then(|m| m.strip_prefix("link")?.parse::<u64>().ok()) {
+                    let own = vref(&format!("o+{}", 100 + n));
+                    match slots.get(1) {
+                        Some(inner) if n < LINKS => drop(held.insert(own.to_string(), *inner)),
+                        Some(head) => dead.push(*head), // nothing holds the last link: it is forgotten
+                        None => {}
+                    }
+                    let back = format!("link{}", n + 1);
+                    if n < LINKS {
+                        out.push(send(&slots[0].to_string(), &back, &[vref("o+0"), own], None));
+                    }
+                }
+                ok(out)
+            }
+            VatDelivery::RetireExports(gone) => {
+                dead.extend(gone.iter().filter_map(|name| held.remove(&name.to_string())));
+                ok(vec![])
+            }
+            VatDelivery::BringOutYourDead => {
+                let all = std::mem::take(&mut dead);
+                ok(vec![VatSyscall::DropImports(all.clone()), VatSyscall::RetireImports(all)])
+            }
+            _ => ok(vec![]),
+        });
+    }
+    world.call(vats.root("alice"), "link1", &[vats.root("bob").into()]);
+    let whole = world.rows::<Objects>();
+    assert_eq!(whole, before + LINKS as usize - 1);
+    let Ok(Answer::Collected { objects_before, objects_after }) = world.request(HostOp::Collect) else {
+        panic!("not collected")
+    };
+    assert_eq!((objects_before, objects_after), (whole as u64, before as u64));
 }

@@ -1,5 +1,6 @@
 //! One kernel with scripted vats: dispatches are executed at once unless a vat is held.
 
+use capstan_kernel::audit::{Problem, audit};
 use capstan_kernel::effect::{Dispatch, Effect, Step};
 use capstan_kernel::host_op::{Answer, HostOp, LaunchConfig, Refusal, VatConfig};
 use capstan_kernel::input::{CallId, Input, RequestId};
@@ -130,6 +131,13 @@ impl World {
         self.reboot_with(false, damage)
     }
 
+    /// The process dies and comes back, without the recount after every transaction.
+    pub(crate) fn reboot_unaudited(self) -> Self {
+        let mut world = self.reboot_with(false, |_| {});
+        world.letters_allowed = false;
+        world
+    }
+
     /// Without the recount after every transaction, which takes long where there is much.
     pub(crate) fn unaudited() -> Self {
         let mut world = Self::new().reboot_with(false, |_| {});
@@ -140,6 +148,19 @@ impl World {
     /// The same on rows that were changed in a way that the recount must find sound.
     pub(crate) fn reboot_changed(self, change: impl Fn(&mut Tx<'_>)) -> Self {
         self.reboot_with(true, change)
+    }
+
+    /// What an audit says of the durable rows after they were damaged.
+    pub(crate) fn damaged(&self, damage: impl Fn(&mut Tx<'_>)) -> Vec<Problem> {
+        let mut db = Db::default();
+        copy_rows(&self.durable, &mut db);
+        let mut tx = db.begin();
+        damage(&mut tx);
+        tx.commit();
+        let mut tables = Tables::default();
+        tables.apply(&db.take_changes());
+        tables.rebuild_mirrors();
+        audit(&tables)
     }
 
     fn reboot_with(self, sound: bool, damage: impl Fn(&mut Tx<'_>)) -> Self {
@@ -249,6 +270,15 @@ impl World {
             let Some(dispatch) = self.pending.pop_front() else { return };
             let kept_back = self.execute(dispatch);
             assert!(kept_back.is_none(), "no vat is held");
+        }
+    }
+
+    /// Executes the oldest dispatch alone.
+    pub(crate) fn execute_one(&mut self) {
+        if let Some(dispatch) = self.pending.pop_front()
+            && let Some(kept) = self.execute(dispatch)
+        {
+            self.pending.push_back(kept);
         }
     }
 

@@ -6,8 +6,10 @@ use capstan_kernel::input::Input;
 use capstan_model::capdata::CapData;
 use capstan_model::id::{EndpointId, KRef, VatId};
 use capstan_model::refs::VRef;
-use capstan_model::vat::{StoreChanges, VatFault, VatIncarnation, VatReply};
-use capstan_store::schema::{Clist, ClistByEref, Code, VatStore, Vats};
+use capstan_model::vat::{StoreChanges, VatDelivery, VatFault, VatIncarnation, VatReply, VatStarted};
+use capstan_store::schema::{
+    Clist, ClistByEref, Code, GcActions, Objects, Promises, Reaps, Subclusters, VatStore, Vats,
+};
 
 fn views(world: &mut World) -> Vec<VatView> {
     match world.request(HostOp::ListVats) {
@@ -98,6 +100,7 @@ fn k124_a_restart_that_fails_can_be_repeated() {
     world.broken.insert("alice".into(), "syntax".into());
     let failed = Err(Refusal::VatNotRunning("syntax".into()));
     assert_eq!(world.request(HostOp::RestartVat(vats.vat("alice"))), failed);
+    assert_eq!(world.request(HostOp::RestartVat(vats.vat("alice"))), failed);
     assert_eq!(views(&mut world)[0].failure, Some("syntax".into()));
     world.broken.clear();
     assert_eq!(world.request(HostOp::RestartVat(vats.vat("alice"))), Ok(Answer::Done));
@@ -121,6 +124,7 @@ fn k125_ephemeral_objects_of_a_restarted_vat_are_gone_and_durable_ones_are_not()
     assert_eq!(code(&world.call(virtual_, "x", &[]).1), "OBJECT_DELETED");
     assert!(!world.call(durable, "x", &[]).0);
     assert!(!world.call(vats.root("alice"), "x", &[]).0);
+    assert_eq!(views(&mut world)[0].phase, "running");
 }
 
 #[test]
@@ -207,7 +211,7 @@ fn k129_clean_up_of_much_goes_in_slices_and_survives_a_kill() {
 }
 
 #[test]
-fn k33_a_dead_worker_is_replaced_once_and_the_message_tried_again() {
+fn k33_k132_a_dead_worker_is_replaced_once_and_then_ends_its_vat_and_no_other() {
     let mut world = World::new();
     let vats = world.launch(&["alice", "bob"]);
     let mut deaths = 1;
@@ -224,6 +228,7 @@ fn k33_a_dead_worker_is_replaced_once_and_the_message_tried_again() {
     let (rejected, value) = world.call(vats.root("alice"), "y", &[]);
     assert!(rejected && value.body.contains("[KERNEL:VAT_FATAL:INTERNAL_ERROR] gone"), "{}", value.body);
     assert_eq!(views(&mut world).len(), 1);
+    assert!(!world.call(vats.root("bob"), "x", &[]).0);
 }
 
 #[test]
@@ -265,7 +270,7 @@ fn k122_termination_does_not_wait_for_the_worker_and_what_it_still_says_is_lost(
 
 #[test]
 fn a_failed_vat_hears_what_was_settled_meanwhile_once_it_runs_again() {
-    use capstan_model::vat::{VatDelivery, VatSyscall};
+    use capstan_model::vat::VatSyscall;
     let mut world = World::new();
     let vats = world.launch(&["alice", "bob"]);
     world.script("alice", |delivery| match method(delivery).as_deref() {
@@ -337,4 +342,157 @@ fn a_run_that_was_replaced_cannot_fail_the_next() {
     let fault = VatFault::Limit("late".into());
     world.input(Input::VatDied { vat, incarnation: VatIncarnation(1), fault });
     assert!(!world.call(vats.root("alice"), "x", &[]).0);
+}
+
+#[test]
+fn k119_a_vat_that_runs_is_not_run_again() {
+    let mut world = World::new();
+    let vats = world.launch(&["alice"]);
+    let vat = vats.vat("alice");
+    // Another report of a start, of this run or of one that never was, changes nothing.
+    for (incarnation, name) in [(1, "o+11"), (2, "o+12")] {
+        let started = VatStarted {
+            syscalls: vec![send("o+0", "again", &[vref(name)], None)],
+            store: StoreChanges { sets: vec![("k".into(), "v".into())], deletes: vec![] },
+            root_methods: vec![],
+        };
+        let incarnation = VatIncarnation(incarnation);
+        world.input(Input::VatStarted { vat, incarnation, result: Ok(started) });
+        world.input(Input::VatStarted { vat, incarnation, result: Err("late".into()) });
+    }
+    world.run();
+    assert!(world.methods("alice").is_empty() && world.rows::<VatStore>() == 0);
+    assert_eq!(views(&mut world)[0].phase, "running");
+    // A launch never takes the name of a vat that was there before.
+    world.request(HostOp::TerminateVat(vat)).expect("terminated");
+    let again = world.launch(&["alice"]).vat("alice");
+    assert_eq!((vat, again), (VatId(1), VatId(2)));
+}
+
+#[test]
+fn k121_restarting_a_vat_that_is_being_launched_is_refused() {
+    let mut world = World::new();
+    world.ask(World::launch_op(&["alice"]));
+    let outcome = world.ask(HostOp::RestartVat(VatId(1)));
+    assert!(matches!(world.answers.get(&outcome), Some(Err(Refusal::VatNotRunning(_)))));
+}
+
+#[test]
+fn k128_all_vats_end_the_last_started_first() {
+    let mut world = World::new();
+    let one = world.launch(&["alice", "bob"]);
+    let two = world.launch(&["carol", "dave"]);
+    world.call(one.root("alice"), "x", &[two.root("dave").into(), one.root("bob").into()]);
+    for launched in [&two, &one] {
+        assert_eq!(world.request(HostOp::TerminateSubcluster(launched.subcluster)), Ok(Answer::Done));
+        world.request(HostOp::Collect).expect("collected");
+    }
+    let ended: Vec<_> = world.stops.iter().map(|(vat, _)| vat.0).collect();
+    assert_eq!(ended, [4, 3, 2, 1]);
+    assert!(views(&mut world).is_empty());
+    let left = [world.rows::<Vats>(), world.rows::<Subclusters>(), world.rows::<Clist>()];
+    assert_eq!((left, world.rows::<Objects>(), world.rows::<Promises>()), ([0; 3], 0, 0));
+}
+
+#[test]
+fn k130_clean_up_disowns_exports_gives_up_imports_and_releases_promises() {
+    let mut world = World::new();
+    let vats = world.launch(&["boss", "alice", "bob"]);
+    world.request(HostOp::Collect).expect("collected");
+    let (objects, promises) = (world.rows::<Objects>(), world.rows::<Promises>());
+    // Alice exports `o+10` to bob and decides `p+5`, which he awaits; bob exports `o+20` to her and decides `p+7`.
+    world.script("alice", |delivery| VatReply {
+        store: StoreChanges { sets: vec![("k".into(), "v".into())], deletes: vec![] },
+        ..match message(delivery) {
+            Some(m) if !m.methargs.slots.is_empty() => {
+                let bob = m.methargs.slots[0].to_string();
+                let mut out = returns(delivery, CapData::data("#1"));
+                out.push(send(&bob, "take", &[vref("o+10"), vref("p+5")], Some("p+6")));
+                out.push(capstan_model::vat::VatSyscall::Subscribe(vref("p+6")));
+                ok(out)
+            }
+            _ => obliging(delivery),
+        }
+    });
+    world.script("bob", |delivery| match method(delivery).as_deref() {
+        Some("take") => {
+            let both = CapData { body: "#[\"$0\",\"&1\"]".into(), slots: vec![vref("o+20"), vref("p+7")] };
+            let mut out = returns(delivery, both);
+            let promise = message(delivery).unwrap().methargs.slots[1];
+            out.push(capstan_model::vat::VatSyscall::Subscribe(promise));
+            ok(out)
+        }
+        Some("call") => {
+            let mut out = returns(delivery, CapData::data("#1"));
+            out.push(send("o-1", "x", &[], Some("p+8")));
+            out.push(capstan_model::vat::VatSyscall::Subscribe(vref("p+8")));
+            ok(out)
+        }
+        _ => obliging(delivery),
+    });
+    world.call(vats.root("alice"), "go", &[vats.root("bob").into()]);
+    assert!(world.rows::<Objects>() == objects + 2 && world.rows::<Promises>() > promises);
+    world.log.clear();
+    world.request(HostOp::TerminateVat(vats.vat("alice"))).expect("terminated");
+    let owner = world.kernel.db().iter::<Objects>().find(|(_, row)| row.owner.is_none()).map(|(ko, _)| *ko);
+    let told = world.delivered("bob");
+    let has = |wanted: &dyn Fn(&VatDelivery) -> bool| told.iter().any(wanted);
+    assert!(owner.is_some(), "bob still reaches her object");
+    assert!(has(&|d| matches!(d, VatDelivery::Notify(batch) if batch[0].rejected)), "{told:?}");
+    assert!(has(&|d| *d == VatDelivery::DropExports(vec![vref("o+20")])), "{told:?}");
+    assert!(has(&|d| *d == VatDelivery::RetireExports(vec![vref("o+20")])), "{told:?}");
+    assert_eq!((world.rows::<VatStore>(), world.rows::<Reaps>(), world.rows::<GcActions>()), (0, 0, 0));
+    assert!(world.kernel.db().iter::<Clist>().all(|((e, _), _)| *e != EndpointId::Vat(vats.vat("alice"))));
+    world.call(vats.root("bob"), "call", &[]);
+    let told = world.delivered("bob");
+    let Some(VatDelivery::Notify(batch)) = told.last() else { panic!("{told:?}") };
+    assert!(batch[0].rejected && batch[0].value.body.contains("OBJECT_DELETED"), "{batch:?}");
+}
+
+#[test]
+fn k129_a_hundred_thousand_entries_are_cleaned_up_between_the_work_of_others() {
+    const ENTRIES: u64 = 100_000;
+    let mut world = World::unaudited();
+    let vats = world.launch(&["alice", "bob"]);
+    let mut made = 0;
+    world.script("alice", move |delivery| match method(delivery).as_deref() {
+        Some("make") => {
+            let slots: Vec<_> = (made..made + ENTRIES / 10).map(|i| vref(&format!("o+{}", i + 10))).collect();
+            made += ENTRIES / 10;
+            ok(returns(delivery, CapData { body: "#[]".into(), slots }))
+        }
+        _ => obliging(delivery),
+    });
+    for _ in 0..10 {
+        world.call(vats.root("alice"), "make", &[]);
+    }
+    let left = |world: &World| {
+        let first = (EndpointId::Vat(vats.vat("alice")), KRef::Object(capstan_model::id::ObjectId(0)));
+        let all = world.kernel.db().range::<Clist>(first..);
+        all.take_while(|((e, _), _)| *e == EndpointId::Vat(vats.vat("alice"))).count() as u64
+    };
+    let whole = left(&world);
+    assert!(whole > ENTRIES);
+    world.ask(HostOp::TerminateVat(vats.vat("alice")));
+    let collection = world.ask(HostOp::Collect);
+    // Each input does one slice, and the work of others is done between them.
+    let mut before = left(&world);
+    for round in 0..20 {
+        let request = world.send(vats.root("bob"), "x", &[]);
+        while !world.answers.contains_key(&request) {
+            assert!(round < 19 || before > 0);
+            world.execute_one();
+        }
+        let now = left(&world);
+        assert!(now < before && now + 400 >= before, "{before} to {now} entries");
+        before = now;
+    }
+    assert!(!world.answers.contains_key(&collection));
+    // Killed in the middle, it goes on from there.
+    let mut world = world.reboot_unaudited();
+    let resumed = left(&world);
+    assert!(resumed <= before);
+    world.run();
+    assert_eq!((left(&world), world.rows::<Vats>()), (0, 1));
+    assert!(capstan_kernel::audit::audit(world.kernel.db().tables()).is_empty());
 }

@@ -1,6 +1,7 @@
 //! Scenarios of the core over the memory store.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
+mod audits;
 mod boot;
 mod cranks;
 mod damage;

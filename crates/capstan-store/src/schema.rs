@@ -447,6 +447,8 @@ tables! {
     Vats vats "vat" true (VatId) => VatRow;
     /// Terminated vats: what they left is still to be cleaned up. Rebuilt at load.
     VatsToClean vats_to_clean "vats_to_clean" false (VatId) => ();
+    /// Vats that are not terminated, by subcluster. Rebuilt at load.
+    SubclusterVats subcluster_vats "subcluster_vats" false ((SubclusterId, VatId)) => ();
     /// Programs by content.
     Code code "code" true (CodeHash) => VatCode;
     /// Vats' own durable stores.
@@ -503,6 +505,9 @@ impl Tables {
         });
         let deciders: Vec<_> = deciders.collect();
         self.promises_by_decider.load(deciders);
+        let live = self.vats.iter().filter(|(_, row)| row.phase != VatPhase::Terminated);
+        let live: Vec<_> = live.map(|(&vat, row)| ((row.subcluster, vat), ())).collect();
+        self.subcluster_vats.load(live);
         let peers: Vec<_> = self.remotes.iter().map(|(&rid, row)| (row.peer.clone(), rid)).collect();
         self.remotes_by_peer.load(peers);
         let ended = self.vats.iter().filter(|(_, row)| row.phase == VatPhase::Terminated);

@@ -329,9 +329,10 @@ pub(crate) fn changes() -> impl Strategy<Value = ChangeSet> {
             // Not durable: a change set never has any.
             clist_by_eref: BTreeMap::new(),
             importers: BTreeMap::new(),
+            reaps_by_endpoint: BTreeMap::new(),
+            subcluster_vats: BTreeMap::new(),
             promises_by_decider: BTreeMap::new(),
             queued_results: BTreeMap::new(),
-            reaps_by_endpoint: BTreeMap::new(),
             gc_due: BTreeMap::new(),
             vats_to_clean: BTreeMap::new(),
             remotes_by_peer: BTreeMap::new(),

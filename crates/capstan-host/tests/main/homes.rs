@@ -55,7 +55,7 @@ async fn a_purge_keeps_the_identity_if_told_to_and_never_the_life() {
     within(first.stop()).await;
 
     purge(home.path(), true).unwrap();
-    assert_eq!(fsck(home.path()).unwrap().problems, Vec::<String>::new());
+    assert_eq!(fsck(home.path()).unwrap().problems, []);
     let second = host(home.path()).await;
     assert_eq!(second.peer(), &peer);
     assert_ne!(second.incarnation(), life);
@@ -81,7 +81,7 @@ async fn a_backup_is_restored_as_a_new_life() {
     assert_eq!((backup.bytes, backup.sha256.len()), (copy.metadata().unwrap().len(), 64));
     assert!(within(first.backup(&copy)).await.is_err());
     assert_eq!(call(&first, counter, "bump", "[]", &[]).await, "#2");
-    assert_eq!(within(first.fsck()).await.unwrap().problems, Vec::<String>::new());
+    assert_eq!(within(first.fsck()).await.unwrap().problems, []);
     within(first.stop()).await;
 
     assert!(matches!(restore(&copy, home.path()), Err(HostError::HasStore(_))));

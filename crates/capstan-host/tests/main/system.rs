@@ -46,7 +46,7 @@ async fn k171_k173_k174_k176_it_runs_when_the_host_has_started_comes_back_and_is
     assert_eq!(third.system_root("one").await, Err(Refusal::SystemSubclusterNotFound("one".into())));
     assert_eq!(third.system_root("two").await, Ok(two));
     within(third.stop()).await;
-    assert_eq!(fsck(home.path()).unwrap().problems, Vec::<String>::new());
+    assert_eq!(fsck(home.path()).unwrap().problems, []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -121,7 +121,7 @@ async fn k200_a_reset_kernel_is_usable_and_peers_meet_another_life() {
     within(bob.reset()).await.unwrap();
     assert_eq!(bob.peer(), &peer);
     assert_ne!(bob.incarnation(), life);
-    assert_eq!(within(bob.fsck()).await.unwrap().problems, Vec::<String>::new());
+    assert_eq!(within(bob.fsck()).await.unwrap().problems, []);
     let old = within(bob.send(counter.into(), methargs("bump", "[]", &[]))).await.unwrap();
     assert!(old.rejected && old.value.body.contains("OBJECT_DELETED"), "{old:?}");
 
@@ -143,7 +143,7 @@ async fn k200_a_reset_kernel_is_usable_and_peers_meet_another_life() {
     assert_eq!(call(&bob, fresh, "read", "[]", &[]).await, "#1");
     tokio::join!(within(ann.stop()), within(bob.stop()));
     for home in [home_ann, home_bob] {
-        assert_eq!(fsck(home.path()).unwrap().problems, Vec::<String>::new());
+        assert_eq!(fsck(home.path()).unwrap().problems, []);
     }
 }
 

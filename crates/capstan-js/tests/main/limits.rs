@@ -48,7 +48,7 @@ fn fault_of(mut vat: Vat, method: &str, slots: &[&str]) -> String {
 }
 
 #[test]
-fn endless_work_meets_the_deadline() {
+fn k133_endless_work_meets_the_deadline() {
     for method in ["loop", "caught", "turns"] {
         assert_eq!(fault(method, &[]), "crank deadline of 300 ms exceeded");
     }
@@ -100,7 +100,7 @@ fn a_vat_that_loops_while_starting_fails_to_start() {
 }
 
 #[test]
-fn the_neighbours_of_a_stuck_vat_are_reported_and_can_start_again() {
+fn k133_the_neighbours_of_a_stuck_vat_are_reported_and_can_start_again() {
     use capstan_js::{VatEvent, Workers};
     use capstan_model::capdata::Message;
     use capstan_model::id::VatId;

@@ -131,6 +131,7 @@ macro_rules! durable_tables {
                 remotes_by_peer: _,
                 grants_by_hash: _,
                 candidates: _,
+                subcluster_vats: _,
                 waiters: _,
                 handlers: _,
                 service_calls: _,

@@ -301,7 +301,11 @@ impl World {
             }
             return true;
         }
-        false
+        // What the kernel puts off until there is no other work.
+        let overdue = |side: &Side| side.up && side.kernel.next_deadline() == Some(Millis(0));
+        let Some(at) = self.sides.iter().position(overdue) else { return false };
+        self.input(at, Input::TimeCame);
+        true
     }
 
     fn dial(&mut self, at: usize, peer: PeerId) {

@@ -13,14 +13,31 @@ use std::process::ExitCode;
 #[derive(Debug, Deserialize, Serialize)]
 struct Report {
     ok: bool,
-    problems: Vec<String>,
+    problems: Vec<Problem>,
     checked: Map<String, Json>,
+}
+
+/// One thing found wrong.
+#[derive(Debug, Deserialize, Serialize)]
+struct Problem {
+    invariant: u8,
+    #[serde(rename = "where")]
+    place: String,
+    what: String,
+    advice: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "invariant {}: {}: {}", self.invariant, self.place, self.what)?;
+        writeln!(f, "  advice: {}", self.advice)
+    }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for problem in &self.problems {
-            writeln!(f, "problem: {problem}")?;
+            write!(f, "{problem}")?;
         }
         let checked = self.checked.iter().map(|(table, rows)| format!("{rows} {table}"));
         let checked = checked.collect::<Vec<_>>().join(", ");
