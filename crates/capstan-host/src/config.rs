@@ -14,8 +14,12 @@ use std::sync::Arc;
 pub struct HostConfig {
     /// The directory under which everything is kept; made with mode 0700 if it is not there.
     pub home: PathBuf,
-    /// Multiaddrs to listen on.
+    /// Multiaddrs to listen on: TCP, or QUIC (`/udp/…/quic-v1`).
     pub listen: Vec<String>,
+    /// Circuit relays to be reachable through, each ending in `/p2p/…`.
+    pub relays: Vec<String>,
+    /// TCP multiaddrs to listen on for kernels of the reference, which speak by another protocol name.
+    pub listen_reference: Vec<String>,
     /// Whether there is a network at all. Without it links are wanted in vain and outboxes stay.
     pub network: bool,
     /// Which handshake to speak.
@@ -59,11 +63,14 @@ pub struct HostConfig {
 }
 
 impl HostConfig {
-    /// The defaults for the kernel kept under `home`: a free TCP port of the loopback, full durability.
+    /// The defaults for the kernel kept under `home`: a free TCP and a free QUIC port of the loopback, no relay, full
+    /// durability.
     pub fn new(home: impl Into<PathBuf>) -> Self {
         HostConfig {
             home: home.into(),
-            listen: vec!["/ip4/127.0.0.1/tcp/0".to_owned()],
+            listen: ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"].map(str::to_owned).into(),
+            relays: Vec::new(),
+            listen_reference: Vec::new(),
             network: true,
             generation: Generation::Session,
             sync: Sync::Full,

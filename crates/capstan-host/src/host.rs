@@ -7,7 +7,7 @@ use crate::error::{HostError, HostFault, QueryError};
 use crate::home;
 use crate::outcome::{self, Backup, FsckReport, Launched, Record, Settled};
 use crate::services::{Desk, Forwarder, Registry, Server, Service};
-use crate::start::{self, Phase};
+use crate::start::{self, Phase, is_relayed};
 use capstan_kernel::host_op::{Answer, HostOp, LaunchConfig, Refusal};
 use capstan_kernel::input::RequestId;
 use capstan_model::capdata::CapData;
@@ -160,11 +160,12 @@ impl Host {
         self.request(HostOp::Launch(config)).await.and_then(outcome::launched)
     }
 
-    /// Issues an `ocap:` URL for an object, with at most three hints: our own confirmed addresses.
+    /// Issues an `ocap:` URL for an object, with at most three hints: our own confirmed addresses, and a relay where we
+    /// have one.
     pub async fn issue_url(&self, object: ObjectId) -> Result<String, Refusal> {
         let secret = chance::bytes().map_err(no_chance)?;
         self.request(HostOp::IssueUrl { object, secret }).await.and_then(outcome::granted)?;
-        let hints = self.listen().into_iter().take(URL_HINTS_MAX).collect();
+        let hints = url_hints(self.listen());
         Ok(OcapUrl { oid: oid_from_secret(&secret), host: self.peer().clone(), hints }.to_string())
     }
 
@@ -304,4 +305,30 @@ impl Drop for Abandon<'_> {
 
 fn no_chance(error: getrandom::Error) -> Refusal {
     Refusal::Internal(format!("no randomness: {error}"))
+}
+
+/// What goes into a URL: direct addresses first, but never so many that no relay has a place.
+fn url_hints(listen: Vec<Hint>) -> Vec<Hint> {
+    let (relayed, mut hints): (Vec<Hint>, Vec<Hint>) = listen.into_iter().partition(is_relayed);
+    hints.truncate(URL_HINTS_MAX - relayed.len().min(1));
+    hints.extend(relayed);
+    hints.truncate(URL_HINTS_MAX);
+    hints
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r16_a_url_names_three_places_at_most_and_a_relay_among_them() {
+        let hints = |texts: &[&str]| texts.iter().map(|text| Hint::from(*text)).collect::<Vec<_>>();
+        let listen = hints(&["/one", "/two", "/three", "/four"]);
+        assert_eq!(url_hints(listen), hints(&["/one", "/two", "/three"]));
+        let listen = hints(&["/one", "/two", "/three", "/relay/p2p-circuit/1", "/relay/p2p-circuit/2"]);
+        assert_eq!(url_hints(listen), hints(&["/one", "/two", "/relay/p2p-circuit/1"]));
+        let listen = hints(&["/one", "/relay/p2p-circuit/1", "/relay/p2p-circuit/2"]);
+        assert_eq!(url_hints(listen.clone()), listen);
+        assert!(url_hints(Vec::new()).is_empty());
+    }
 }

@@ -19,6 +19,7 @@ mod loader;
 mod log;
 pub mod measure;
 mod outcome;
+mod relay;
 mod release;
 mod services;
 mod start;
@@ -31,6 +32,7 @@ pub use home::{STORE_FILE, fsck, purge, restore};
 pub use host::Host;
 pub use loader::Loader;
 pub use outcome::{Backup, FsckReport, Launched, Record, Settled};
+pub use relay::relay;
 pub use services::{Call, Service, ServiceError, StartService, Value};
 
 use sha2::{Digest, Sha256};

@@ -116,7 +116,7 @@ pub(crate) async fn start(config: HostConfig) -> Result<(Inner, Vec<Desk>), Host
         stopped: OnceCell::new(),
     };
     if inner.node.is_some() {
-        confirmed(inner.listen.clone(), config.listen.len()).await?;
+        confirmed(inner.listen.clone(), config.listen.len() + config.listen_reference.len()).await?;
     }
     tracing::info!(peer = %inner.peer, life = %identity.life, home = %inner.home.display(), "started");
     Ok((inner, desks))
@@ -183,6 +183,8 @@ fn node(
     };
     let node_config = NodeConfig {
         listen: config.listen.clone(),
+        relays: config.relays.clone(),
+        listen_reference: config.listen_reference.clone(),
         frame_bytes_max: usize::try_from(config.frame_bytes_max).unwrap_or(usize::MAX),
         links,
         ..NodeConfig::new(identity.seed_bytes()?)
@@ -197,13 +199,19 @@ fn node(
     Ok(node)
 }
 
-/// Waits until every listener has an address; one on all interfaces may have several.
+/// Waits until every listener has an address; one on all interfaces may have several, and relays come when they come.
 async fn confirmed(mut listen: watch::Receiver<Vec<Hint>>, listeners: usize) -> Result<(), HostError> {
-    let all = listen.wait_for(|addresses| addresses.len() >= listeners);
+    let is_own = |address: &&Hint| !is_relayed(address);
+    let all = listen.wait_for(|addresses| addresses.iter().filter(is_own).count() >= listeners);
     match tokio::time::timeout(LISTEN_MAX, all).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(_)) | Err(_) => Err(HostError::Listen(LISTEN_MAX.as_secs())),
     }
+}
+
+/// Whether the address leads through a relay.
+pub(crate) fn is_relayed(address: &Hint) -> bool {
+    address.contains("/p2p-circuit")
 }
 
 /// Starts the thread that owns the kernel. It gives the lock up before it says that it has ended.

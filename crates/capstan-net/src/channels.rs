@@ -6,8 +6,8 @@ use libp2p::swarm::handler::{
 };
 use libp2p::swarm::{
     ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm, NetworkBehaviour,
-    NotifyHandler, Stream, StreamProtocol, SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent,
-    ToSwarm,
+    NotifyHandler, Stream, StreamProtocol, StreamUpgradeError, SubstreamProtocol, THandler, THandlerInEvent,
+    THandlerOutEvent, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId};
 use std::collections::VecDeque;
@@ -16,8 +16,19 @@ use std::task::{Context, Poll};
 /// What became of a stream.
 #[derive(Debug)]
 pub(crate) enum Event {
-    Opened { peer: PeerId, connection: ConnectionId, we_opened: bool, stream: Stream },
-    OpenFailed { peer: PeerId, connection: ConnectionId, error: String },
+    Opened {
+        peer: PeerId,
+        connection: ConnectionId,
+        we_opened: bool,
+        stream: Stream,
+    },
+    /// `unsupported`: the peer does not know the protocol.
+    OpenFailed {
+        peer: PeerId,
+        connection: ConnectionId,
+        error: String,
+        unsupported: bool,
+    },
 }
 
 pub(crate) struct Behaviour {
@@ -75,7 +86,7 @@ impl NetworkBehaviour for Behaviour {
     ) {
         self.queue.push_back(ToSwarm::GenerateEvent(match event {
             Out::Opened { we_opened, stream } => Event::Opened { peer, connection, we_opened, stream },
-            Out::Failed(error) => Event::OpenFailed { peer, connection, error },
+            Out::Failed { error, unsupported } => Event::OpenFailed { peer, connection, error, unsupported },
         }));
     }
     // No waker: the queue grows only from the swarm itself and from `open`, called by the task that polls it next.
@@ -87,7 +98,7 @@ impl NetworkBehaviour for Behaviour {
 #[derive(Debug)]
 pub(crate) enum Out {
     Opened { we_opened: bool, stream: Stream },
-    Failed(String),
+    Failed { error: String, unsupported: bool },
 }
 
 /// The streams of one connection.
@@ -145,7 +156,8 @@ impl ConnectionHandler for Streams {
                 self.out.push_back(Out::Opened { we_opened: true, stream });
             }
             ConnectionEvent::DialUpgradeError(DialUpgradeError { error, .. }) => {
-                self.out.push_back(Out::Failed(error.to_string()));
+                let unsupported = matches!(error, StreamUpgradeError::NegotiationFailed);
+                self.out.push_back(Out::Failed { error: error.to_string(), unsupported });
             }
             // The other events tell of addresses and protocols, which nobody here decides by.
             _ => {}

@@ -22,13 +22,18 @@ pub(crate) enum FramingError {
 
 /// Appends one frame.
 pub(crate) fn push(out: &mut Vec<u8>, text: &str) {
-    let mut length = text.len();
+    push_bytes(out, text.as_bytes());
+}
+
+/// Appends bytes with their length before them.
+pub(crate) fn push_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    let mut length = bytes.len();
     while length >= 0x80 {
         out.push((length & 0x7f) as u8 | 0x80);
         length >>= 7;
     }
     out.push(length as u8);
-    out.extend_from_slice(text.as_bytes());
+    out.extend_from_slice(bytes);
 }
 
 /// Cuts bytes into frames. Holds at most one frame and one read's worth of bytes.

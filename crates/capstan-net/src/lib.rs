@@ -11,7 +11,11 @@ mod address;
 mod channels;
 mod framing;
 mod node;
+mod reference;
+mod relay;
+mod relays;
 mod stream;
 
 pub use node::{NetError, Node, NodeConfig};
+pub use relay::{Relay, RelayConfig};
 pub use stream::BATCHES_AHEAD;

@@ -2,17 +2,20 @@
 
 use crate::address;
 use crate::channels;
+use crate::reference::{self, Reference};
+use crate::relays::Relays;
 use crate::stream::{OpenChannel, Writing};
 use capstan_model::peer::{ChannelId, Hint, Millis};
 use capstan_wire::link::{Action, LinkFact, LinkOptions, Links};
 use capstan_wire::seam::{LinkEvent, LinkOrder};
-use futures::StreamExt;
+use futures::{AsyncRead, AsyncWrite, StreamExt};
 use libp2p::core::ConnectedPoint;
+use libp2p::core::transport::ListenerId;
 use libp2p::identity::Keypair;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, NetworkBehaviour, StreamProtocol, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, identify, noise, ping, tcp, yamux};
-use std::collections::{BTreeMap, HashMap};
+use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, dcutr, identify, noise, ping, relay, tcp, yamux};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -28,6 +31,8 @@ const NEGOTIATING_MAX: usize = 16;
 const IDLE_CONNECTION: Duration = Duration::from_secs(60);
 /// Stopping takes no longer (03 B-50).
 const STOP_MAX: Duration = Duration::from_secs(2);
+/// Peers remembered as not knowing our protocol name.
+const ONLY_REFERENCE_MAX: usize = 1024;
 /// How often a silent peer is asked for a sign of life, and how long it may take.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,8 +46,12 @@ static NEXT_CHANNEL: AtomicU64 = AtomicU64::new(1);
 pub struct NodeConfig {
     /// The secret key (ed25519); the peer id follows from it.
     pub seed: [u8; 32],
-    /// Multiaddrs to listen on.
+    /// Multiaddrs to listen on: TCP, or QUIC (`/udp/…/quic-v1`).
     pub listen: Vec<String>,
+    /// Circuit relays to be reachable through, each ending in `/p2p/…`. One that is down does not hinder the start.
+    pub relays: Vec<String>,
+    /// TCP multiaddrs to listen on for kernels of the reference, which negotiate channels by another name.
+    pub listen_reference: Vec<String>,
     /// The name channels are negotiated by; begins with a slash.
     pub protocol: &'static str,
     /// The longest frame accepted, bytes.
@@ -57,6 +66,8 @@ impl NodeConfig {
         NodeConfig {
             seed,
             listen: Vec::new(),
+            relays: Vec::new(),
+            listen_reference: Vec::new(),
             protocol: "/ocap/2",
             frame_bytes_max: 16 << 20,
             links: LinkOptions::default(),
@@ -84,6 +95,14 @@ pub enum NetError {
         /// Why.
         #[source]
         source: libp2p::multiaddr::Error,
+    },
+    /// A relay's address is malformed, or does not end in `/p2p/…`.
+    #[error("malformed relay address {address}: {reason}")]
+    Relay {
+        /// As configured.
+        address: String,
+        /// Why.
+        reason: String,
     },
     /// A listen address cannot be bound.
     #[error("cannot listen on {address}")]
@@ -120,13 +139,14 @@ impl Node {
         let key = Keypair::ed25519_from_bytes(&mut seed).map_err(NetError::Key)?;
         let protocol =
             StreamProtocol::try_from_owned(config.protocol.to_owned()).map_err(NetError::Protocol)?;
+        let (reference, channels) = Reference::start(&key, &config.listen_reference)?;
         let mut swarm = swarm(key, protocol)?;
         for address in &config.listen {
             let parsed: Multiaddr =
                 address.parse().map_err(|source| NetError::Address { address: address.clone(), source })?;
-            listen(&mut swarm, parsed)
-                .map_err(|source| NetError::Bind { address: address.clone(), source })?;
+            bind(&mut swarm, parsed).map_err(|source| NetError::Bind { address: address.clone(), source })?;
         }
+        let relays = Relays::new(&config.relays)?;
         let peer = capstan_model::peer::PeerId::new(swarm.local_peer_id().to_string());
         let (commands, inbox) = mpsc::unbounded_channel();
         let (facts, observed) = mpsc::unbounded_channel();
@@ -138,13 +158,17 @@ impl Node {
             frame_bytes_max: config.frame_bytes_max,
             started: Instant::now(),
             listening: Vec::new(),
+            listening_reference: Vec::new(),
+            relays,
+            reference,
+            only_reference: HashSet::new(),
             open: BTreeMap::new(),
             connections: HashMap::new(),
             learned: HashMap::new(),
             dials: HashMap::new(),
             closing: Vec::new(),
         };
-        tokio::spawn(driver.run(inbox, observed));
+        tokio::spawn(driver.run(inbox, observed, channels));
         Ok(Node { peer, commands })
     }
 
@@ -177,6 +201,9 @@ struct Behaviours {
     channels: channels::Behaviour,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
+    relay: relay::client::Behaviour,
+    /// Tries for a direct connection where a relayed one stands.
+    punching: dcutr::Behaviour,
 }
 
 fn swarm(key: Keypair, protocol: StreamProtocol) -> Result<Swarm<Behaviours>, NetError> {
@@ -186,18 +213,23 @@ fn swarm(key: Keypair, protocol: StreamProtocol) -> Result<Swarm<Behaviours>, Ne
         config
     };
     let unavailable = |error: &dyn std::fmt::Display| NetError::Transport(error.to_string());
-    let behaviours = |key: &Keypair| Behaviours {
+    let behaviours = |key: &Keypair, relay| Behaviours {
         channels: channels::Behaviour::new(protocol),
         identify: identify::Behaviour::new(identify::Config::new("/ipfs/0.1.0".to_owned(), key.public())),
         ping: ping::Behaviour::new(
             ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT),
         ),
+        relay,
+        punching: dcutr::Behaviour::new(key.public().to_peer_id()),
     };
     let swarm = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
         .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, muxing)
         .map_err(|error| unavailable(&error))?
+        .with_quic()
         .with_dns()
+        .map_err(|error| unavailable(&error))?
+        .with_relay_client(noise::Config::new, muxing)
         .map_err(|error| unavailable(&error))?
         .with_behaviour(behaviours)
         .map_err(|error| unavailable(&error))?
@@ -212,12 +244,15 @@ fn swarm(key: Keypair, protocol: StreamProtocol) -> Result<Swarm<Behaviours>, Ne
 
 /// Binds an address. The transport shares ports, so a port that another process listens on would be taken without
 /// a complaint; binding it once without sharing finds that out.
-fn listen(swarm: &mut Swarm<Behaviours>, address: Multiaddr) -> std::io::Result<()> {
+pub(crate) fn bind<B: NetworkBehaviour>(
+    swarm: &mut Swarm<B>,
+    address: Multiaddr,
+) -> std::io::Result<ListenerId> {
     if let Some(socket) = address::socket(&address).filter(|socket| socket.port() != 0) {
         drop(std::net::TcpListener::bind(socket)?);
     }
     match swarm.listen_on(address) {
-        Ok(_) => Ok(()),
+        Ok(listener) => Ok(listener),
         Err(libp2p::TransportError::Other(error)) => Err(error),
         Err(other) => Err(std::io::Error::other(other)),
     }
@@ -231,15 +266,32 @@ struct Driver {
     frame_bytes_max: usize,
     started: Instant,
     listening: Vec<Multiaddr>,
+    listening_reference: Vec<Multiaddr>,
+    relays: Relays,
+    reference: Reference,
+    /// Peers that did not know our protocol name.
+    only_reference: HashSet<PeerId>,
     open: BTreeMap<ChannelId, OpenChannel>,
     /// Live connections of each peer, the newest last.
     connections: HashMap<PeerId, Vec<ConnectionId>>,
     /// What connected peers said of their addresses, which may come before their first channel.
     learned: HashMap<PeerId, Vec<Hint>>,
-    /// The connection each unanswered dial waits for.
-    dials: HashMap<PeerId, ConnectionId>,
+    /// Unanswered dials.
+    dials: HashMap<PeerId, Dialing>,
     /// Writers that still empty their queues.
     closing: Vec<JoinHandle<()>>,
+}
+
+/// A dial and what is left to try.
+struct Dialing {
+    /// The connection it waits for; none: it goes on below the swarm.
+    connection: Option<ConnectionId>,
+    /// Addresses of the peer itself.
+    direct: Vec<Multiaddr>,
+    /// Whether those were dialled.
+    tried: bool,
+    /// Addresses through relays, until they are tried.
+    relayed: Vec<Multiaddr>,
 }
 
 impl Driver {
@@ -247,9 +299,11 @@ impl Driver {
         mut self,
         mut inbox: mpsc::UnboundedReceiver<Command>,
         mut observed: mpsc::UnboundedReceiver<LinkFact>,
+        mut channels: mpsc::UnboundedReceiver<reference::Event>,
     ) {
         loop {
-            let wake = self.links.next_deadline().map(|at| self.started + Duration::from_millis(at.0));
+            let due = [self.links.next_deadline(), self.relays.next_deadline()].into_iter().flatten().min();
+            let wake = due.map(|at| self.started + Duration::from_millis(at.0));
             let timer = async {
                 match wake {
                     Some(at) => tokio::time::sleep_until(at).await,
@@ -275,8 +329,12 @@ impl Driver {
                     None => return self.stop().await,
                 },
                 Some(fact) = observed.recv() => self.read(fact),
+                Some(event) = channels.recv() => self.below(event),
                 event = self.swarm.select_next_some() => self.happened(event),
-                () = timer => self.observe(LinkFact::Tick),
+                () = timer => {
+                    self.reserve();
+                    self.observe(LinkFact::Tick);
+                }
             }
         }
     }
@@ -333,13 +391,31 @@ impl Driver {
         let Ok(target) = peer.as_str().parse::<PeerId>() else {
             return self.tell_dial_failed(peer.clone(), "malformed peer id".to_owned());
         };
-        if let Some(live) = self.connections.get(&target).and_then(|live| live.last()) {
-            self.dials.insert(target, *live);
-            return self.swarm.behaviour_mut().channels.open(target, *live);
+        let direct = address::direct(target, hints);
+        let relayed = address::relayed(target, hints, self.relays.addresses());
+        let live = self.connections.get(&target).and_then(|live| live.last()).copied();
+        self.dials.insert(target, Dialing { connection: live, direct, tried: false, relayed });
+        match live {
+            Some(live) => self.swarm.behaviour_mut().channels.open(target, live),
+            None => self.dial_next(target, "no usable address".to_owned()),
         }
-        let addresses = address::direct(target, hints);
-        if addresses.is_empty() {
-            return self.tell_dial_failed(peer.clone(), "no usable address".to_owned());
+    }
+
+    /// Tries what is left of a dial: the peer's own addresses, then relays. With nothing left it failed by `error`.
+    fn dial_next(&mut self, target: PeerId, error: String) {
+        let Some(dial) = self.dials.get_mut(&target) else { return };
+        let only_reference = self.only_reference.contains(&target);
+        if only_reference && dial.direct.iter().any(address::is_tcp) {
+            dial.connection = None;
+            let direct = std::mem::take(&mut dial.direct).into_iter().filter(address::is_tcp).collect();
+            return self.reference.dial(target, direct);
+        }
+        let relayed = dial.tried || dial.direct.is_empty();
+        dial.tried = true;
+        let addresses = if relayed { std::mem::take(&mut dial.relayed) } else { dial.direct.clone() };
+        if addresses.is_empty() || only_reference {
+            self.dials.remove(&target);
+            return self.tell_dial_failed(named(target), error);
         }
         // A fresh port: two dials that cross between the listening ports would both fail.
         let options = DialOpts::peer_id(target)
@@ -347,10 +423,45 @@ impl Driver {
             .condition(PeerCondition::Always)
             .allocate_new_port()
             .build();
-        self.dials.insert(target, options.connection_id());
+        dial.connection = Some(options.connection_id());
         if let Err(error) = self.swarm.dial(options) {
-            self.dials.remove(&target);
-            self.tell_dial_failed(peer.clone(), error.to_string());
+            self.dial_next(target, error.to_string());
+        }
+    }
+
+    /// Whether a dial waits for this connection.
+    fn awaits(&self, peer: PeerId, connection: ConnectionId) -> bool {
+        self.dials.get(&peer).is_some_and(|dial| dial.connection == Some(connection))
+    }
+
+    /// What happened below the swarm.
+    fn below(&mut self, event: reference::Event) {
+        match event {
+            reference::Event::Opened { peer, we_opened, stream } => {
+                if we_opened && self.dials.remove(&peer).is_none() {
+                    return;
+                }
+                self.opened(peer, we_opened, stream);
+            }
+            reference::Event::DialFailed { peer, error } => {
+                // It may speak our protocol by now.
+                self.only_reference.remove(&peer);
+                if self.dials.remove(&peer).is_some() {
+                    self.tell_dial_failed(named(peer), error);
+                }
+            }
+            reference::Event::Listening(address) => {
+                self.listening_reference.push(address);
+                self.tell_listening();
+            }
+        }
+    }
+
+    /// Asks relays for what they owe us by now.
+    fn reserve(&mut self) {
+        for address in self.relays.due(self.now()) {
+            let outcome = self.swarm.listen_on(address.clone());
+            self.relays.asked(&address, outcome.ok(), self.now(), chance());
         }
     }
 
@@ -362,9 +473,8 @@ impl Driver {
 
     /// Ends the dial that waits for this connection, if there is one.
     fn dial_ended(&mut self, peer: PeerId, connection: ConnectionId, error: String) {
-        if self.dials.get(&peer) == Some(&connection) {
-            self.dials.remove(&peer);
-            self.tell_dial_failed(named(peer), error);
+        if self.awaits(peer, connection) {
+            self.dial_next(peer, error);
         }
     }
 
@@ -390,7 +500,7 @@ impl Driver {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 self.connections.entry(peer_id).or_default().push(connection_id);
                 let ours = matches!(endpoint, ConnectedPoint::Dialer { .. });
-                if ours && self.dials.get(&peer_id) == Some(&connection_id) {
+                if ours && self.awaits(peer_id, connection_id) {
                     self.swarm.behaviour_mut().channels.open(peer_id, connection_id);
                 }
             }
@@ -411,7 +521,13 @@ impl Driver {
                 };
                 self.dial_ended(peer, connection_id, text);
             }
-            SwarmEvent::NewListenAddr { address, .. } => {
+            SwarmEvent::ListenerClosed { listener_id, reason, .. } => {
+                if let Some(relay) = self.relays.lost(listener_id, self.now(), chance()) {
+                    tracing::info!(%relay, ?reason, "the relay does not serve us any more");
+                }
+            }
+            SwarmEvent::NewListenAddr { listener_id, address } => {
+                self.relays.serves(listener_id);
                 self.listening.push(address);
                 self.tell_listening();
             }
@@ -424,7 +540,10 @@ impl Driver {
     }
 
     fn tell_listening(&self) {
-        let addresses = address::own(*self.swarm.local_peer_id(), &self.listening);
+        let own = *self.swarm.local_peer_id();
+        // Kernels of the reference take the first address that leads to us, ours find the right one anyway.
+        let mut addresses = address::own(own, &self.listening_reference);
+        addresses.extend(address::own(own, &self.listening));
         (self.sink)(LinkEvent::Listening { addresses });
     }
 
@@ -432,23 +551,40 @@ impl Driver {
         match event {
             channels::Event::Opened { peer, connection, we_opened, stream } => {
                 if we_opened {
-                    if self.dials.get(&peer) != Some(&connection) {
+                    if !self.awaits(peer, connection) {
                         return;
                     }
                     self.dials.remove(&peer);
                 }
-                let channel = ChannelId(NEXT_CHANNEL.fetch_add(1, Ordering::Relaxed));
-                let open = OpenChannel::start(channel, stream, self.frame_bytes_max, self.facts.clone());
-                self.open.insert(channel, open);
-                self.observe(LinkFact::ChannelUp { channel, peer: named(peer), dialed: we_opened });
-                if let Some(hints) = self.learned.get(&peer).cloned() {
-                    self.observe(LinkFact::HintsSeen { peer: named(peer), hints });
-                }
+                self.opened(peer, we_opened, stream);
             }
-            channels::Event::OpenFailed { peer, connection, error } => {
+            channels::Event::OpenFailed { peer, connection, error, unsupported } => {
                 self.swarm.close_connection(connection);
+                if unsupported && self.awaits(peer, connection) {
+                    if self.only_reference.len() >= ONLY_REFERENCE_MAX {
+                        self.only_reference.clear();
+                    }
+                    self.only_reference.insert(peer);
+                    return self.dial_next(peer, error);
+                }
                 self.dial_ended(peer, connection, error);
             }
+        }
+    }
+
+    /// A raw stream to a peer is there, wherever it came from.
+    fn opened(
+        &mut self,
+        peer: PeerId,
+        we_opened: bool,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    ) {
+        let channel = ChannelId(NEXT_CHANNEL.fetch_add(1, Ordering::Relaxed));
+        let open = OpenChannel::start(channel, stream, self.frame_bytes_max, self.facts.clone());
+        self.open.insert(channel, open);
+        self.observe(LinkFact::ChannelUp { channel, peer: named(peer), dialed: we_opened });
+        if let Some(hints) = self.learned.get(&peer).cloned() {
+            self.observe(LinkFact::HintsSeen { peer: named(peer), hints });
         }
     }
 

@@ -3,8 +3,7 @@
 use crate::framing::{Cutter, push};
 use capstan_model::peer::ChannelId;
 use capstan_wire::link::{LinkFact, WriteToken};
-use futures::{AsyncReadExt, AsyncWriteExt, io::ReadHalf, io::WriteHalf};
-use libp2p::Stream;
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, io::ReadHalf, io::WriteHalf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
@@ -39,7 +38,7 @@ impl OpenChannel {
     /// Starts both tasks.
     pub(crate) fn start(
         channel: ChannelId,
-        stream: Stream,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         frame_bytes_max: usize,
         facts: mpsc::UnboundedSender<LinkFact>,
     ) -> Self {
@@ -84,7 +83,7 @@ impl OpenChannel {
 
 async fn read(
     channel: ChannelId,
-    mut from: ReadHalf<Stream>,
+    mut from: ReadHalf<impl AsyncRead>,
     mut cutter: Cutter,
     facts: &mpsc::UnboundedSender<LinkFact>,
     credit: &Semaphore,
@@ -116,7 +115,7 @@ async fn read(
 
 async fn write(
     channel: ChannelId,
-    mut to: WriteHalf<Stream>,
+    mut to: WriteHalf<impl AsyncWrite + Unpin>,
     mut queue: mpsc::UnboundedReceiver<Writing>,
     facts: &mpsc::UnboundedSender<LinkFact>,
 ) -> Result<(), String> {
@@ -143,7 +142,7 @@ async fn write(
     Ok(())
 }
 
-async fn flush(to: &mut WriteHalf<Stream>, buffer: &mut Vec<u8>) -> Result<(), String> {
+async fn flush(to: &mut WriteHalf<impl AsyncWrite + Unpin>, buffer: &mut Vec<u8>) -> Result<(), String> {
     let whole = async {
         to.write_all(buffer).await?;
         to.flush().await

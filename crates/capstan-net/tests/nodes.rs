@@ -2,7 +2,7 @@
 
 use crate::station::{Station, talk};
 use capstan_model::peer::{ChannelId, PeerId};
-use capstan_net::{NetError, Node, NodeConfig};
+use capstan_net::{NetError, Node, NodeConfig, Relay, RelayConfig};
 use capstan_wire::seam::{LinkEvent, LinkOrder, SendFault};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -104,4 +104,90 @@ async fn the_dialler_is_learned() {
         () = one.until(|_, _| false) => {}
     }
     assert_ne!(two.channel, Some(ChannelId(0)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r73_two_nodes_talk_over_quic() {
+    let quic = |seed: u8| NodeConfig {
+        listen: vec!["/ip4/127.0.0.1/udp/0/quic-v1".into()],
+        ..NodeConfig::new([seed; 32])
+    };
+    let (mut one, mut two) = (Station::with(quic(60)).await, Station::with(quic(61)).await);
+    assert!(one.address[0].contains("/quic-v1/p2p/"), "{:?}", one.address);
+    one.want(&two);
+    talk(&mut one, &mut two).await;
+    let (mut one, mut two) = (Station::with(quic(62)).await, Station::with(quic(63)).await);
+    one.want(&two);
+    two.want(&one);
+    talk(&mut one, &mut two).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r73_two_nodes_that_reach_only_a_relay_talk_through_it() {
+    for transport in ["tcp/0", "udp/0/quic-v1"] {
+        let listen = vec![format!("/ip4/127.0.0.1/{transport}")];
+        let relay = Relay::start(RelayConfig { seed: [70; 32], listen, public_ip: None }).await.unwrap();
+        let relays = relay.addresses().to_vec();
+        let serving = tokio::spawn(relay.run());
+        let hidden = |seed: u8| NodeConfig { relays: relays.clone(), ..NodeConfig::new([seed; 32]) };
+        let (mut one, mut two) = (Station::with(hidden(71)).await, Station::with(hidden(72)).await);
+        assert!(one.address[0].contains("/p2p-circuit/p2p/"), "{:?}", one.address);
+        one.want(&two);
+        talk(&mut one, &mut two).await;
+        // A session outlives what the library's relay would allow a circuit: more than 128 KiB.
+        two.received.clear();
+        let long = "x".repeat(1_000);
+        one.send((0..1_000).map(|_| long.clone()));
+        two.receive(1_000).await;
+        serving.abort();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r69_a_hint_may_be_a_relay_alone() {
+    let listen = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
+    let relay = Relay::start(RelayConfig { seed: [73; 32], listen, public_ip: None }).await.unwrap();
+    let relays = relay.addresses().to_vec();
+    let serving = tokio::spawn(relay.run());
+    let mut one = Station::with(NodeConfig {
+        listen: vec!["/ip4/127.0.0.1/tcp/0".into()],
+        ..NodeConfig::new([74; 32])
+    })
+    .await;
+    let mut two = Station::with(NodeConfig { relays: relays.clone(), ..NodeConfig::new([75; 32]) }).await;
+    let hints = relays.iter().map(|relay| relay.as_str().into()).collect();
+    one.node.order(LinkOrder::Want { peer: two.peer(), hints, for_send: false });
+    talk(&mut one, &mut two).await;
+    serving.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_does_not_know_our_protocol_is_spoken_to_by_the_references_name() {
+    let reference_only = NodeConfig {
+        listen_reference: vec!["/ip4/127.0.0.1/tcp/0".into()],
+        protocol: "/another/1",
+        ..NodeConfig::new([80; 32])
+    };
+    let (mut one, mut two) = (Station::with(reference_only).await, Station::start(81).await);
+    two.want(&one);
+    talk(&mut one, &mut two).await;
+    // And again after the channel is lost, now without asking in vain.
+    let channel = two.channel.unwrap();
+    two.node.order(LinkOrder::CloseChannel { channel, reason: "test".into() });
+    two.until(|_, event| matches!(event, LinkEvent::ChannelClosed { .. })).await;
+    one.until(|_, event| matches!(event, LinkEvent::ChannelClosed { .. })).await;
+    talk(&mut one, &mut two).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r72_a_relay_that_is_down_does_not_hinder_the_start() {
+    let down = "/ip4/127.0.0.1/tcp/9/p2p/12D3KooWJBDqsyHQF2MWiCdU4kdqx4zTsSTLRdShg7Ui6CRWB4uc";
+    let with_relay = |seed: u8| NodeConfig {
+        listen: vec!["/ip4/127.0.0.1/tcp/0".into()],
+        relays: vec![down.into()],
+        ..NodeConfig::new([seed; 32])
+    };
+    let (mut one, mut two) = (Station::with(with_relay(76)).await, Station::with(with_relay(77)).await);
+    one.want(&two);
+    talk(&mut one, &mut two).await;
 }

@@ -106,3 +106,77 @@ fn a_peer_that_is_not_there_times_out() {
     let url = format!("ocap:z2uFdqT7F9Yx1CbJgkBAu7wKZ6Hh8Vv3rQ9kN5mPsLx@{NOBODY},/ip4/127.0.0.1/tcp/9");
     ann.run(&["send", &url, "bump", "--timeout", "0.5"]).failed(4, "TIMEOUT");
 }
+
+/// A relay that runs until it is dropped.
+struct Relay(std::process::Child);
+
+impl Relay {
+    fn start(shell: &Shell) -> (Relay, Json) {
+        let mut command = shell.command(&["--json", "relay", "--listen", "/ip4/127.0.0.1/tcp/0"]);
+        let mut child = match command.stdout(std::process::Stdio::piped()).spawn() {
+            Ok(child) => child,
+            Err(error) => panic!("{error}"),
+        };
+        let mut line = String::new();
+        if let Some(stdout) = child.stdout.take() {
+            let read = std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line);
+            assert!(read.is_ok());
+        }
+        let said = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        (Relay(child), said)
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn r73_two_daemons_meet_through_a_relay_that_keeps_its_name() {
+    let (ann, bob, third) = (Shell::new(), Shell::new(), Shell::new());
+    let (relay, said) = Relay::start(&third);
+    let address = said.pointer("/listen/0").and_then(Json::as_str).unwrap_or_default().to_owned();
+    assert!(address.ends_with(&format!("/p2p/{}", text(&said, "peerId"))), "{said}");
+    bob.run(&["daemon", "start", "--relay", &address]).done();
+    ann.run(&["daemon", "start", "--relay", &address]).done();
+    let counter = bob.launch_example("counter.js");
+    // Only the way through the relay is told.
+    let url = loop {
+        let url = url_of(&bob, &counter);
+        if url.contains("/p2p-circuit") {
+            break url;
+        }
+    };
+    let (before, hints) = url.split_once(',').unwrap_or_default();
+    let relayed: Vec<&str> = hints.split(',').filter(|hint| hint.contains("/p2p-circuit")).collect();
+    let url = format!("{before},{}", relayed.join(","));
+    assert_eq!(ann.run(&["send", &url, "bump", "3"]).done(), json!(3));
+    drop(relay);
+    let (_relay, again) = Relay::start(&third);
+    assert_eq!(again.get("peerId"), said.get("peerId"));
+    assert_eq!(ann.run(&["send", &url, "bump", "4"]).done(), json!(7));
+}
+
+#[test]
+fn kernels_meet_where_one_listens_for_the_reference_only() {
+    let (ann, bob) = (Shell::new(), Shell::new());
+    let started = bob.run(&["daemon", "start", "--listen-reference", "/ip4/127.0.0.1/tcp/0"]).done();
+    let listen = started.pointer("/listen").and_then(Json::as_array).map_or(0, Vec::len);
+    assert_eq!(listen, 3, "{started}");
+    let counter = bob.launch_example("counter.js");
+    let url = url_of(&bob, &counter);
+    let (before, hints) = url.split_once(',').unwrap_or_default();
+    let url = format!("{before},{}", hints.split(',').next().unwrap_or_default());
+    assert_eq!(ann.run(&["send", &url, "bump", "3"]).done(), json!(3));
+}
+
+#[test]
+fn bad_addresses_of_relays_are_refused() {
+    let shell = Shell::new();
+    shell.run(&["daemon", "start", "--relay", "/ip4/127.0.0.1/tcp/9"]).failed(2, "USAGE");
+    shell.run(&["relay", "--listen", "nonsense"]).failed(2, "USAGE");
+    shell.run(&["relay", "--listen", "/ip4/203.0.113.1/tcp/9"]).failed(1, "IO");
+}

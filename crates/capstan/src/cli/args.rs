@@ -1,8 +1,8 @@
 //! The command line: which commands there are, and what all of them take.
 
 use super::commands::{
-    backup, bench, completions, daemon, demo, identity, launch, logs, peer, query, rpc, send, subcluster,
-    types, url, vat,
+    backup, bench, completions, daemon, demo, identity, launch, logs, peer, query, relay, rpc, send,
+    subcluster, types, url, vat,
 };
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -115,6 +115,8 @@ pub enum Command {
     Identity(identity::IdentityCommand),
     /// Print the TypeScript declarations of what a vat's source may use, or write them
     Types(types::TypesArgs),
+    /// Run a circuit relay in the foreground, for kernels that cannot reach each other
+    Relay(relay::RelayArgs),
     /// Print shell completions
     Completions(completions::CompletionsArgs),
     /// Measure this machine: calls between vats and between kernels, launches, memory
@@ -131,6 +133,7 @@ impl Command {
         match self {
             Command::Daemon(daemon::DaemonCommand::Start(start)) => !start.foreground,
             Command::Daemon(daemon::DaemonCommand::Logs(logs::LogsArgs { follow, .. })) => !follow,
+            Command::Relay(_) => false,
             _ => true,
         }
     }

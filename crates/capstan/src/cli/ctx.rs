@@ -39,6 +39,8 @@ impl Ctx {
         DaemonOptions {
             home: self.home.clone(),
             listen: Vec::new(),
+            relays: Vec::new(),
+            listen_reference: Vec::new(),
             generation: Generation::Session,
             max_retry_attempts: 0,
             network: true,

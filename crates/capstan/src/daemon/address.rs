@@ -4,7 +4,7 @@
 use crate::home::Home;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, TcpListener};
+use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
@@ -35,14 +35,23 @@ pub(super) fn forget(home: &Home) {
     let _ = fs::remove_file(file(home));
 }
 
-/// Puts the port of last time wherever a free TCP port was to be chosen, if it is still free.
+/// How a listen address names a port, before it and after it.
+const PORTS: [(&str, &str); 2] = [("/tcp/", ""), ("/udp/", "/quic-v1")];
+
+/// Puts the port of last time wherever a free port was to be chosen, if it is still free.
 pub(super) fn recall(home: &Home, listen: &mut [String]) {
     let Ok(noted) = fs::read_to_string(file(home)) else { return };
     let mut noted: Vec<&str> = noted.lines().take(ADDRESSES_MAX).collect();
     for address in listen {
-        let Some(place) = address.strip_suffix("/tcp/0").and_then(ip) else { continue };
-        let same =
-            |noted: &&str| noted.rsplit_once("/tcp/").is_some_and(|(at, port)| usable(place, at, port));
+        let any = |(before, after): &(&'static str, &'static str)| {
+            let place = address.strip_suffix(after)?.strip_suffix('0')?.strip_suffix(before)?;
+            Some((ip(place)?, *before, *after))
+        };
+        let Some((place, before, after)) = PORTS.iter().find_map(any) else { continue };
+        let same = |noted: &&str| {
+            let noted = noted.strip_suffix(after).and_then(|noted| noted.rsplit_once(before));
+            noted.is_some_and(|(at, port)| usable(place, before, at, port))
+        };
         if let Some(found) = noted.iter().position(same) {
             *address = noted.swap_remove(found).to_owned();
         }
@@ -56,8 +65,13 @@ fn ip(address: &str) -> Option<IpAddr> {
 }
 
 /// Whether a noted address is at this place and can be bound.
-fn usable(place: IpAddr, at: &str, port: &str) -> bool {
-    ip(at) == Some(place) && port.parse().is_ok_and(|port: u16| TcpListener::bind((place, port)).is_ok())
+fn usable(place: IpAddr, protocol: &str, at: &str, port: &str) -> bool {
+    let Ok(port) = port.parse::<u16>() else { return false };
+    let is_free = match protocol {
+        "/udp/" => UdpSocket::bind((place, port)).is_ok(),
+        _ => TcpListener::bind((place, port)).is_ok(),
+    };
+    ip(at) == Some(place) && is_free
 }
 
 #[cfg(test)]
@@ -84,6 +98,12 @@ mod tests {
         let before = elsewhere.clone();
         recall(&home, &mut elsewhere);
         assert_eq!(elsewhere, before);
+        let quic = || ["/ip4/127.0.0.1/udp/0/quic-v1".to_owned()];
+        let (mut listen, free) = (quic(), UdpSocket::bind(("127.0.0.1", 0))?.local_addr()?.port());
+        let last_time = format!("/ip4/127.0.0.1/udp/{free}/quic-v1");
+        remember(&home, &[at(free), format!("{last_time}/p2p/12D3")]);
+        recall(&home, &mut listen);
+        assert_eq!(listen, [last_time]);
         forget(&home);
         let mut listen = any();
         recall(&home, &mut listen);

@@ -32,8 +32,12 @@ const STOP_LIMIT: Duration = Duration::from_secs(8);
 pub struct DaemonOptions {
     /// Where everything is kept.
     pub home: Home,
-    /// Multiaddrs to listen on; none: the default listener.
+    /// Multiaddrs to listen on; none: the default listeners.
     pub listen: Vec<String>,
+    /// Circuit relays to be reachable through.
+    pub relays: Vec<String>,
+    /// Multiaddrs to listen on for kernels of the reference.
+    pub listen_reference: Vec<String>,
     /// Which handshake to speak.
     pub generation: Generation,
     /// Dials in vain after which a peer is given up; 0: never.
@@ -195,6 +199,8 @@ fn host_config(options: DaemonOptions) -> HostConfig {
         let loaded = Cluster::parse(config).and_then(|cluster| cluster.load(false));
         loaded.map_err(|error| error.message)
     }));
+    config.relays = options.relays;
+    config.listen_reference = options.listen_reference;
     if !options.listen.is_empty() {
         config.listen = options.listen;
     }

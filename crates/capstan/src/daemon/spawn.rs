@@ -97,6 +97,12 @@ fn arguments(options: &DaemonOptions) -> Vec<OsString> {
     for address in &options.listen {
         arguments.extend(["--listen".into(), address.into()]);
     }
+    for relay in &options.relays {
+        arguments.extend(["--relay".into(), relay.into()]);
+    }
+    for address in &options.listen_reference {
+        arguments.extend(["--listen-reference".into(), address.into()]);
+    }
     let generation = match options.generation {
         Generation::Session => "session",
         Generation::Classic => "classic",

@@ -27,6 +27,7 @@ pub enum DaemonCommand {
     #[command(after_help = "Examples:
   capstan daemon start
   capstan daemon start --listen /ip4/127.0.0.1/tcp/0
+  capstan daemon start --relay /ip4/192.0.2.7/tcp/9002/p2p/12D3…
   capstan --home /tmp/two daemon start --handshake classic")]
     Start(StartArgs),
     /// Stop the daemon cleanly; its state is kept
@@ -45,9 +46,15 @@ pub struct StartArgs {
     /// Stay in the foreground instead of detaching
     #[arg(long)]
     pub foreground: bool,
-    /// Address to listen on; repeatable [default: a free TCP port of the loopback]
+    /// Address to listen on; repeatable [default: a free TCP and a free QUIC port of the loopback]
     #[arg(long, value_name = "MULTIADDR")]
     listen: Vec<String>,
+    /// TCP address to listen on for kernels of the reference; repeatable
+    #[arg(long, value_name = "MULTIADDR")]
+    listen_reference: Vec<String>,
+    /// Circuit relay to be reachable through, ending in /p2p/ and its peer id; repeatable
+    #[arg(long, value_name = "MULTIADDR")]
+    relay: Vec<String>,
     /// Handshake to speak with other kernels
     #[arg(long, value_enum, default_value_t = Handshake::Session)]
     handshake: Handshake,
@@ -55,7 +62,7 @@ pub struct StartArgs {
     #[arg(long, default_value_t = 0, value_name = "N")]
     max_retry_attempts: u32,
     /// Run without any network
-    #[arg(long, conflicts_with = "listen")]
+    #[arg(long, conflicts_with_all = ["listen", "listen_reference", "relay"])]
     no_network: bool,
     /// System subclusters to run from now on: a JSON list of {"name", "config"}
     ///
@@ -167,13 +174,20 @@ async fn running_status(ctx: &mut Ctx) -> Result<Json, CliError> {
 }
 
 async fn start(ctx: &mut Ctx, printer: &mut Printer, args: StartArgs) -> Result<ExitCode, CliError> {
-    if let Some(address) = args.listen.iter().find(|address| !address.starts_with('/')) {
-        let message = format!("--listen {address}: not a multiaddr such as /ip4/127.0.0.1/tcp/0");
+    let all = args.listen.iter().chain(&args.listen_reference);
+    if let Some(address) = all.into_iter().find(|address| !address.starts_with('/')) {
+        let message = format!("{address}: not a multiaddr such as /ip4/127.0.0.1/tcp/0");
+        return Err(CliError::new(Code::Usage, message));
+    }
+    if let Some(address) = args.relay.iter().find(|address| !address.contains("/p2p/")) {
+        let message = format!("--relay {address}: it must end in /p2p/ and the relay's peer id");
         return Err(CliError::new(Code::Usage, message));
     }
     let options = DaemonOptions {
         home: ctx.home.clone(),
         listen: args.listen,
+        relays: args.relay,
+        listen_reference: args.listen_reference,
         generation: args.handshake.into(),
         max_retry_attempts: args.max_retry_attempts,
         network: !args.no_network,

@@ -11,6 +11,7 @@ pub(super) mod launch;
 pub(super) mod logs;
 pub(super) mod peer;
 pub(super) mod query;
+pub(super) mod relay;
 pub(super) mod rpc;
 pub(super) mod send;
 mod show;
@@ -54,6 +55,7 @@ pub(super) async fn run(
         Command::Rpc(args) => Box::new(rpc::run(ctx, args).await?),
         Command::Identity(command) => Box::new(identity::run(ctx, command).await?),
         Command::Types(args) => Box::new(types::run(&args)?),
+        Command::Relay(args) => return relay::run(ctx, printer, args).await,
         Command::Completions(args) => return Ok(completions::run(printer, args)),
         Command::Bench(args) => return bench::run(printer, args).await,
         Command::Demo(args) => return demo::run(ctx, printer, args).await,

@@ -66,6 +66,8 @@ impl Actor {
         let options = DaemonOptions {
             home: Home::new(&scratch.join(name))?,
             listen: vec!["/ip4/127.0.0.1/tcp/0".to_owned()],
+            relays: Vec::new(),
+            listen_reference: Vec::new(),
             generation,
             max_retry_attempts: 0,
             network: true,
