@@ -5,6 +5,7 @@ mod calls;
 mod control;
 mod daemons;
 mod demo;
+mod fsck;
 mod help;
 mod kill_soak;
 mod peer_restart;
