@@ -102,15 +102,15 @@ async fn status(host: &Host) -> Result<Passable, ServiceError> {
     let Answer::Overview { vats, subclusters } = host.request(HostOp::Overview).await? else {
         return Err(ServiceError::new("the kernel gave no overview"));
     };
-    let listen = host.listen();
-    let state = if listen.is_empty() { "identity-only" } else { "connected" };
-    let remote_comms = record([
-        ("state", text(state)),
-        ("peerId", text(host.peer())),
-        ("listenAddresses", Value::Array(listen.iter().map(text).collect())),
-    ]);
+    let peer = ("peerId", text(host.peer()));
+    let remote_comms = if host.has_network() {
+        let listen = Value::Array(host.listen().iter().map(text).collect());
+        record([("state", text("connected")), peer, ("listenAddresses", listen)])
+    } else {
+        record([("state", text("identity-only")), peer])
+    };
     Ok(record([
-        ("vats", Value::Array(vats.iter().map(vat).collect())),
+        ("vats", Value::Array(vats.iter().map(|view| vat(view, &subclusters)).collect())),
         ("subclusters", Value::Array(subclusters.iter().map(subcluster).collect())),
         ("remoteComms", remote_comms),
     ]))
@@ -123,13 +123,17 @@ async fn subclusters(host: &Host) -> Result<Vec<SubclusterView>, ServiceError> {
     }
 }
 
-fn vat(view: &VatView) -> Passable {
+fn vat(view: &VatView, subclusters: &[SubclusterView]) -> Passable {
+    let home = subclusters.iter().find(|subcluster| subcluster.subcluster == view.subcluster);
+    let config = home.map_or(Json::Null, config);
+    let own = config.get("vats").and_then(|vats| vats.get(&*view.name));
     record([
         ("id", text(view.vat)),
         ("name", text(&view.name)),
         ("subclusterId", text(view.subcluster)),
         ("state", text(&view.phase)),
         ("rootKref", view.root.map_or(Value::Null, text)),
+        ("config", own.map_or(Value::Null, passable)),
     ])
 }
 
@@ -139,7 +143,27 @@ fn subcluster(view: &SubclusterView) -> Passable {
         ("id", text(view.subcluster)),
         ("bootstrap", text(&view.bootstrap)),
         ("vats", Value::Record(vats.collect())),
+        ("config", passable(&config(view))),
     ])
+}
+
+/// The configuration a subcluster was launched from.
+fn config(view: &SubclusterView) -> Json {
+    serde_json::from_str(&view.config).unwrap_or(Json::Null)
+}
+
+/// JSON as a value.
+fn passable(json: &Json) -> Passable {
+    match json {
+        Json::Null => Value::Null,
+        Json::Bool(bit) => Value::Bool(*bit),
+        Json::Number(number) => number.as_f64().map_or_else(|| text(number), Value::Number),
+        Json::String(string) => text(string),
+        Json::Array(items) => Value::Array(items.iter().map(passable).collect()),
+        Json::Object(fields) => {
+            Value::Record(fields.iter().map(|(key, value)| (key.clone(), passable(value))).collect())
+        }
+    }
 }
 
 /// CapData as a value: its references as text.

@@ -300,7 +300,7 @@ async fn k161_the_facet_is_not_for_user_subclusters() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn k184_a_system_subcluster_runs_the_kernel_through_the_facet() {
+async fn k162_k171_k172_k184_a_system_subcluster_runs_the_kernel_through_the_facet() {
     let home = tempfile::tempdir().unwrap();
     let config = LaunchConfig { services: vec!["kernelFacet".into()], ..single(CLIENT) };
     let loader = Loader::new(|config| match config["bootstrap"].as_str() {
@@ -321,7 +321,15 @@ async fn k184_a_system_subcluster_runs_the_kernel_through_the_facet() {
     assert_eq!(ask("getSystemSubclusterRoot", ",\"admin\"").await, format!("#\"{root}\""));
     assert_eq!(ask("getPresence", &format!(",\"{root}\"")).await, "#\"$0.Alleged: client\"");
     assert_eq!(ask("pingVat", ",\"v1\"").await, "#\"pong\"");
-    assert!(ask("getStatus", "").await.contains(r#""id":"v1""#));
+    let status: Json = serde_json::from_str(&ask("getStatus", "").await[1..]).unwrap();
+    assert_eq!(
+        (status["vats"].as_array().unwrap().len(), status["subclusters"].as_array().unwrap().len()),
+        (1, 1)
+    );
+    assert_eq!(status["vats"][0]["id"], "v1");
+    for (kind, name) in [("vats", "config"), ("subclusters", "config")] {
+        assert!(status[kind][0].get(name).is_some(), "{status}");
+    }
 
     let launched = ask("launchSubcluster", r#",{"bootstrap":"main"}"#).await;
     let launched: Json = serde_json::from_str(&launched[1..]).unwrap();
@@ -329,12 +337,15 @@ async fn k184_a_system_subcluster_runs_the_kernel_through_the_facet() {
         (&launched["subclusterId"], &launched["bootstrapResult"]["body"]),
         (&json!("s2"), &json!("!#\"ready\""))
     );
-    assert!(ask("getSubclusters", "").await.contains(r#""id":"s2""#));
+    let subclusters: Json = serde_json::from_str(&ask("getSubclusters", "").await[1..]).unwrap();
+    assert_eq!((subclusters.as_array().unwrap().len(), &subclusters[1]["id"]), (2, &json!("s2")));
     let other = launched["rootKref"].as_str().unwrap();
     let told = ask("queueMessage", &format!(r#","{other}","bootstrap",[{{}},{{}}]"#)).await;
     assert_eq!(told, r##"#{"body":"!#\"ready\"","slots":[]}"##);
     ask("terminateSubcluster", ",\"s2\"").await;
     assert_eq!(ask("getSubcluster", ",\"s2\"").await, r##"#"#undefined""##);
+    let subclusters: Json = serde_json::from_str(&ask("getSubclusters", "").await[1..]).unwrap();
+    assert_eq!(subclusters.as_array().unwrap().len(), 1);
 
     let named =
         call(&host, root, "ask", r#"["kernelFacet","registerKernelServiceObject","me","$0"]"#, &[root]).await;
