@@ -147,7 +147,7 @@ pub(crate) fn export(turn: &mut Turn<'_>, endpoint: EndpointId, eref: ERef) -> R
     if let Some(kref) = kref_of(tx, endpoint, eref) {
         let row = entry(tx, endpoint, kref).ok_or(Corrupt::NoEntry(endpoint, kref))?;
         if let (KRef::Object(ko), false) = (kref, row.reachable) {
-            if eref.side() == Side::Import && matches!(endpoint, EndpointId::Vat(_)) {
+            if eref.side() == Side::Import {
                 return Err(ForeignName::Dropped(eref));
             }
             set_reachable(tx, endpoint, ko, true)?;

@@ -112,6 +112,27 @@ fn poison_is_consumed_and_traffic_goes_on() {
 }
 
 #[test]
+fn what_a_peer_has_dropped_it_cannot_name_until_it_is_told_again() {
+    let (mut world, _) = pair();
+    world.pass(1_000);
+    let (recv, sent) = (received(&world), {
+        let ann = world.sides[ANN].name.clone();
+        world.db(BOB).get::<Sessions>(&ann).unwrap().sent.0
+    });
+    let drop = format!(
+        r#"{{"seq":{},"ack":{sent},"method":"deliver","params":["dropExports",["ro-1"]]}}"#,
+        recv + 1
+    );
+    inject(&mut world, &drop);
+    let call = format!(
+        r##"{{"seq":{},"ack":{sent},"method":"deliver","params":["message","ro-1",{{"methargs":{{"body":"#[\"evil\",[]]","slots":[]}},"result":"rp+1"}}]}}"##,
+        recv + 2
+    );
+    inject(&mut world, &call);
+    assert_eq!((received(&world), world.calls(BOB, "evil")), (recv + 2, 0));
+}
+
+#[test]
 fn acknowledgements_of_the_unsent_close_the_channel() {
     let (mut world, object) = pair();
     let rows = world.db(BOB).len::<Outbox>();
