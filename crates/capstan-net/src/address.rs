@@ -80,6 +80,16 @@ pub(crate) fn socket(address: &Multiaddr) -> Option<std::net::SocketAddr> {
     }
 }
 
+/// The socket a QUIC address names.
+pub(crate) fn quic(address: &Multiaddr) -> Option<std::net::SocketAddr> {
+    let mut parts = address.iter();
+    match (parts.next()?, parts.next()?, parts.next()?) {
+        (Protocol::Ip4(ip), Protocol::Udp(port), Protocol::QuicV1) => Some((ip, port).into()),
+        (Protocol::Ip6(ip), Protocol::Udp(port), Protocol::QuicV1) => Some((ip, port).into()),
+        _ => None,
+    }
+}
+
 fn text(peer: PeerId, address: Multiaddr) -> Option<Hint> {
     address.with_p2p(peer).ok().map(|address| address.to_string().into())
 }

@@ -29,6 +29,8 @@ const STREAMS_PER_CONNECTION_MAX: usize = 64;
 const NEGOTIATING_MAX: usize = 16;
 /// A connection without a stream ends after this.
 const IDLE_CONNECTION: Duration = Duration::from_secs(60);
+/// How often a port that is to be freed is looked at.
+const PORT_LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Stopping takes no longer (03 B-50).
 const STOP_MAX: Duration = Duration::from_secs(2);
 /// Peers remembered as not knowing our protocol name.
@@ -588,17 +590,27 @@ impl Driver {
         }
     }
 
-    /// Lets writers finish, then closes the connections; both within [`STOP_MAX`].
+    /// Lets writers finish, closes the connections, frees the ports; within [`STOP_MAX`].
     async fn stop(mut self) {
+        let deadline = Instant::now() + STOP_MAX;
+        let ports: Vec<_> = self.listening.iter().filter_map(address::quic).collect();
+        let _ = tokio::time::timeout_at(deadline, self.disconnect()).await;
+        drop(self);
+        // A QUIC socket is closed by a task of its own, some time after whoever used it.
+        for port in ports {
+            while Instant::now() < deadline && std::net::UdpSocket::bind(port).is_err() {
+                tokio::time::sleep(PORT_LOOK_AGAIN).await;
+            }
+        }
+    }
+
+    async fn disconnect(&mut self) {
         let actions = self.links.stop();
         self.execute(actions);
-        let deadline = tokio::time::sleep(STOP_MAX);
-        tokio::pin!(deadline);
         let mut writers = futures::future::join_all(std::mem::take(&mut self.closing));
         let mut written = false;
         loop {
             tokio::select! {
-                () = &mut deadline => return,
                 _ = &mut writers, if !written => {
                     written = true;
                     let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();

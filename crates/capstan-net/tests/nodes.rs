@@ -123,6 +123,24 @@ async fn r73_two_nodes_talk_over_quic() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_has_stopped_has_freed_its_ports() {
+    for transport in ["tcp/0", "udp/0/quic-v1"] {
+        let on =
+            |seed: u8, listen: String| NodeConfig { listen: vec![listen], ..NodeConfig::new([seed; 32]) };
+        let mut one = Station::with(on(64, format!("/ip4/127.0.0.1/{transport}"))).await;
+        let mut two = Station::with(on(65, format!("/ip4/127.0.0.1/{transport}"))).await;
+        for _ in 0..5 {
+            two.want(&one);
+            talk(&mut one, &mut two).await;
+            let (address, _) = one.address[0].split_once("/p2p/").unwrap();
+            let address = address.to_owned();
+            one.node.stop().await;
+            one = Station::with(on(64, address)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r73_two_nodes_that_reach_only_a_relay_talk_through_it() {
     for transport in ["tcp/0", "udp/0/quic-v1"] {
         let listen = vec![format!("/ip4/127.0.0.1/{transport}")];
