@@ -288,12 +288,10 @@ struct Driver {
 struct Dialing {
     /// The connection it waits for; none: it goes on below the swarm.
     connection: Option<ConnectionId>,
-    /// Addresses of the peer itself.
-    direct: Vec<Multiaddr>,
-    /// Whether those were dialled.
-    tried: bool,
-    /// Addresses through relays, until they are tried.
-    relayed: Vec<Multiaddr>,
+    /// The peer's own TCP addresses.
+    tcp: Vec<Multiaddr>,
+    /// Addresses not yet dialled, those to be tried first last: TCP, QUIC, through relays.
+    stages: Vec<Vec<Multiaddr>>,
 }
 
 impl Driver {
@@ -393,32 +391,33 @@ impl Driver {
         let Ok(target) = peer.as_str().parse::<PeerId>() else {
             return self.tell_dial_failed(peer.clone(), "malformed peer id".to_owned());
         };
-        let direct = address::direct(target, hints);
+        let (tcp, other): (Vec<_>, Vec<_>) =
+            address::direct(target, hints).into_iter().partition(address::is_tcp);
         let relayed = address::relayed(target, hints, self.relays.addresses());
+        // One kind after the other: a QUIC dial that loses a race keeps the listener's port busy for seconds.
+        let stages = vec![relayed, other, tcp.clone()];
         let live = self.connections.get(&target).and_then(|live| live.last()).copied();
-        self.dials.insert(target, Dialing { connection: live, direct, tried: false, relayed });
+        self.dials.insert(target, Dialing { connection: live, tcp, stages });
         match live {
             Some(live) => self.swarm.behaviour_mut().channels.open(target, live),
             None => self.dial_next(target, "no usable address".to_owned()),
         }
     }
 
-    /// Tries what is left of a dial: the peer's own addresses, then relays. With nothing left it failed by `error`.
+    /// Tries the next stage of a dial. With nothing left it failed by `error`.
     fn dial_next(&mut self, target: PeerId, error: String) {
         let Some(dial) = self.dials.get_mut(&target) else { return };
         let only_reference = self.only_reference.contains(&target);
-        if only_reference && dial.direct.iter().any(address::is_tcp) {
+        if only_reference && !dial.tcp.is_empty() {
             dial.connection = None;
-            let direct = std::mem::take(&mut dial.direct).into_iter().filter(address::is_tcp).collect();
-            return self.reference.dial(target, direct);
+            let addresses = std::mem::take(&mut dial.tcp);
+            return self.reference.dial(target, addresses);
         }
-        let relayed = dial.tried || dial.direct.is_empty();
-        dial.tried = true;
-        let addresses = if relayed { std::mem::take(&mut dial.relayed) } else { dial.direct.clone() };
-        if addresses.is_empty() || only_reference {
+        let mut stages = std::iter::from_fn(|| dial.stages.pop());
+        let Some(addresses) = stages.find(|stage| !stage.is_empty() && !only_reference) else {
             self.dials.remove(&target);
             return self.tell_dial_failed(named(target), error);
-        }
+        };
         // A fresh port: two dials that cross between the listening ports would both fail.
         let options = DialOpts::peer_id(target)
             .addresses(addresses)
