@@ -12,7 +12,7 @@ pub mod query;
 mod row;
 
 use self::cell::{BadCell, Bind, Fields};
-use self::open::{engine, open_reader, open_writer};
+use self::open::{engine, keep_pages, open_reader, open_writer};
 use self::row::SqlTable;
 use crate::error::StoreError;
 use crate::overlay::Table;
@@ -55,6 +55,8 @@ impl SqliteStore {
     pub fn open(path: &Path, sync: Sync) -> Result<(SqliteStore, Tables), StoreError> {
         let connection = open_writer(path, sync)?;
         let tables = read_tables(&connection)?;
+        // Only now: one look at each page needs no memory for pages.
+        keep_pages(&connection)?;
         Ok((SqliteStore { connection }, tables))
     }
 

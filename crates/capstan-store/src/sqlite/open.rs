@@ -28,8 +28,9 @@ const CHECKPOINT_PAGES: i32 = 4000;
 /// To what the log file is cut back after a checkpoint, bytes: 64 MB.
 const LOG_BYTES_MAX: i32 = 64 << 20;
 
-/// Memory for pages, in the unit of `cache_size`, negative KiB: 64 MB.
+/// Memory for pages, in the unit of `cache_size`, negative KiB: 64 MB; 2 MB while everything is read once.
 const CACHE: i32 = -65536;
+const CACHE_AT_OPENING: i32 = -2048;
 
 /// Two statements for each of the tables, and room.
 const STATEMENTS_CACHED: usize = 64;
@@ -145,13 +146,18 @@ fn configure(connection: &Connection, sync: Sync, in_memory: bool) -> Result<(),
     )?;
     pragma("wal_autocheckpoint", CHECKPOINT_PAGES)?;
     pragma("journal_size_limit", LOG_BYTES_MAX)?;
-    pragma("cache_size", CACHE)?;
+    pragma("cache_size", CACHE_AT_OPENING)?;
     pragma("temp_store", 2)?;
     // Only there does an ordinary sync leave data in the disk's own cache; elsewhere these do nothing.
     pragma("fullfsync", 1)?;
     pragma("checkpoint_fullfsync", 1)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
     Ok(())
+}
+
+/// Gives the connection the memory for pages that its work wants.
+pub(super) fn keep_pages(connection: &Connection) -> Result<(), StoreError> {
+    connection.pragma_update(None, "cache_size", CACHE).map_err(engine("configure"))
 }
 
 /// Brings the store to the present schema, in one transaction.
