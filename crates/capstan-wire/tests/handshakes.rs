@@ -63,7 +63,7 @@ fn without_v_or_with_the_references_own_the_sender_is_classic() {
 }
 
 #[test]
-fn malformed_facts_are_refused() {
+fn r38_malformed_facts_are_refused() {
     let facts = Facts { incarnation: Incarnation::new("A"), session: Some(session()) };
     let good = encode_handshake(HandshakeKind::Handshake, &facts);
     for (from, to) in [
@@ -89,6 +89,28 @@ fn malformed_facts_are_refused() {
     {
         assert_eq!(decode_handshake(text), Err(HandshakeError::NotHandshake(method.into())));
     }
+}
+
+#[test]
+fn r38_only_an_object_with_both_words_is_a_handshake() {
+    for (text, method) in [
+        ("null", "unknown"),
+        ("\"handshake\"", "unknown"),
+        ("[]", "unknown"),
+        (r#"{"params":{"incarnationId":"A"}}"#, "unknown"),
+        (r#"{"method":7,"params":{"incarnationId":"A"}}"#, "unknown"),
+        (r#"{"method":"handshake","params":null}"#, "handshake"),
+        (r#"{"method":"handshake","params":"A"}"#, "handshake"),
+        (r#"{"method":"handshakeAck","params":{}}"#, "handshakeAck"),
+        (r#"{"method":"handshakeAck","params":{"incarnationId":7}}"#, "handshakeAck"),
+        (r#"{"method":"handshake","params":{"incarnationId":null}}"#, "handshake"),
+        (r#"{"method":"Handshake","params":{"incarnationId":"A"}}"#, "Handshake"),
+    ] {
+        assert_eq!(decode_handshake(text), Err(HandshakeError::NotHandshake(method.into())), "{text}");
+    }
+    let text = r#"{"more":[],"method":"handshakeAck","params":{"x":null,"incarnationId":"A"}}"#;
+    let classic = Facts { incarnation: Incarnation::new("A"), session: None };
+    assert_eq!(decode_handshake(text), Ok((HandshakeKind::HandshakeAck, classic)));
 }
 
 #[test]

@@ -7,7 +7,7 @@ fn bytes<const N: usize>(value: &serde_json::Value) -> [u8; N] {
 }
 
 #[test]
-fn recorded_identities() {
+fn r4_r5_recorded_identities() {
     let recorded = json("identity.json");
     assert_eq!(recorded.len(), 6);
     for entry in recorded {
@@ -22,7 +22,7 @@ fn recorded_identities() {
 }
 
 #[test]
-fn bad_seeds_and_mnemonics_are_refused() {
+fn r7_bad_seeds_and_mnemonics_are_refused() {
     for bad in [
         "",
         "abandon",
@@ -38,10 +38,13 @@ fn bad_seeds_and_mnemonics_are_refused() {
 }
 
 #[test]
-fn mnemonics_are_generated_from_entropy() {
+fn r7_mnemonics_are_generated_from_entropy_and_of_24_words_too() {
     let twelve = mnemonic_from_entropy(&[0; 16]).unwrap();
     assert_eq!(twelve, format!("{}about", "abandon ".repeat(11)));
-    assert_eq!(mnemonic_from_entropy(&[7; 32]).unwrap().split(' ').count(), 24);
+    let long = mnemonic_from_entropy(&[7; 32]).unwrap();
+    assert_eq!(long.split(' ').count(), 24);
+    let (by_long, by_twelve) = (KeySeed::from_mnemonic(&long), KeySeed::from_mnemonic(&twelve));
+    assert_ne!(by_long.unwrap().peer_id(), by_twelve.unwrap().peer_id());
     assert_eq!(mnemonic_from_entropy(&[0; 20]), Err(IdentityError::BadEntropy));
 }
 

@@ -3,7 +3,7 @@
 use crate::link_bench::*;
 use capstan_model::peer::{ChannelId, Incarnation, Millis, Seq};
 use capstan_wire::decide::channel_verdict;
-use capstan_wire::link::{LinkFact, LinkOptions, WriteToken, delay};
+use capstan_wire::link::{Action, LinkFact, LinkOptions, WriteToken, delay};
 use capstan_wire::seam::{LinkEvent, LinkOrder, OutFrame, SendFault, Verdict};
 
 fn bench() -> Bench {
@@ -67,6 +67,108 @@ fn r37_wrong_answer_names_what_came() {
 }
 
 #[test]
+fn r31_r32_an_open_channel_is_used_again_and_each_peer_has_its_own() {
+    let mut b = bench();
+    assert_eq!(dials(&b.want("a", true)), 1);
+    b.dial_to_verdict(1, "a", "l");
+    b.answer(1, Verdict::Register);
+    let text = |to: u64, text: &str| LinkOrder::Send {
+        channel: ChannelId(to),
+        frames: vec![OutFrame { seq: None, text: text.into() }],
+        awaited: false,
+    };
+    assert_eq!(written(&b.order(text(1, "one"))), ["one"]);
+    let again = b.want("a", true);
+    assert_eq!((dials(&again), reports(&again)), (0, vec![]));
+    assert_eq!(written(&b.order(text(1, "two"))), ["two"]);
+    assert_eq!(dials(&b.want("c", true)), 1);
+    b.dial_to_verdict(2, "c", "l");
+    b.answer(2, Verdict::Register);
+    let channels = ["a", "c"].map(|name| b.links.registered(&peer(name)));
+    assert_eq!(channels, [Some(ChannelId(1)), Some(ChannelId(2))]);
+}
+
+#[test]
+fn r33_hints_are_dialled_and_merged_as_a_set() {
+    let mut b = bench();
+    let want = |hints: &[&str]| LinkOrder::Want {
+        peer: peer("a"),
+        hints: hints.iter().map(|hint| (*hint).into()).collect(),
+        for_send: false,
+    };
+    let dialled = |actions: &[Action]| {
+        let hints = |action: &Action| match action {
+            Action::Dial { hints, .. } => Some(hints.iter().map(ToString::to_string).collect::<Vec<_>>()),
+            _ => None,
+        };
+        actions.iter().find_map(hints)
+    };
+    assert_eq!(dialled(&b.order(want(&["/x", "/y"]))), Some(vec!["/x".into(), "/y".into()]));
+    assert_eq!(dialled(&b.order(want(&["/y", "/z", "/x"]))), None);
+    b.fact(LinkFact::DialFailed { peer: peer("a"), error: "refused".into() });
+    assert_eq!(dialled(&b.tick()), Some(vec!["/x".into(), "/y".into(), "/z".into()]));
+}
+
+#[test]
+fn r48_a_reset_is_a_loss_and_is_dialled_again() {
+    let mut b = bench();
+    b.want("a", true);
+    b.dial_to_verdict(1, "a", "l");
+    b.answer(1, Verdict::Register);
+    let lost = b.down(1);
+    let reason = "cut".to_owned();
+    assert_eq!(reports(&lost), [LinkEvent::ChannelClosed { channel: ChannelId(1), reason }]);
+    assert_eq!(b.links.registered(&peer("a")), None);
+    assert_eq!(dials(&b.tick()), 1);
+}
+
+#[test]
+fn r51_only_the_loss_of_the_channel_in_use_of_a_wanted_peer_is_followed_by_a_dial() {
+    let mut b = bench();
+    b.want("a", false);
+    b.dial_to_verdict(1, "a", "l");
+    b.answer(1, Verdict::Register);
+    // A second channel that comes and goes does not matter while the first is in use.
+    b.up(2, "a", false);
+    b.down(2);
+    assert_eq!(b.links.next_deadline(), None);
+    b.down(1);
+    assert!(b.links.next_deadline().is_some());
+    // A stranger's loss starts nothing.
+    let mut b = bench();
+    b.accept_to_verdict(1, "z", "l");
+    b.answer(1, Verdict::Register);
+    b.down(1);
+    assert_eq!(b.links.next_deadline(), None);
+    // Nor does one during a stop.
+    let mut b = bench();
+    b.want("a", false);
+    b.dial_to_verdict(1, "a", "l");
+    b.answer(1, Verdict::Register);
+    b.links.stop();
+    b.down(1);
+    assert_eq!(b.links.next_deadline(), None);
+}
+
+#[test]
+fn r63_a_peer_given_up_is_revived_by_a_send_or_a_reconnect_and_not_by_a_loss() {
+    let given_up = || {
+        let mut b = Bench::new(LinkOptions { max_retry_attempts: 1, ..LinkOptions::default() });
+        b.want("a", false);
+        let failed = b.fact(LinkFact::DialFailed { peer: peer("a"), error: "refused".into() });
+        assert_eq!(reports(&failed), [LinkEvent::GaveUp { peer: peer("a") }]);
+        b
+    };
+    let mut b = given_up();
+    b.accept_to_verdict(1, "a", "l");
+    b.down(1);
+    assert_eq!(b.links.next_deadline(), None);
+    assert_eq!(dials(&b.want("a", true)), 1);
+    let mut b = given_up();
+    assert_eq!(dials(&b.order(LinkOrder::Reopen { peer: peer("a"), hints: vec![] })), 1);
+}
+
+#[test]
 fn r52_a_dial_that_comes_second_is_dropped() {
     let mut b = bench();
     b.want("a", false);
@@ -87,7 +189,7 @@ fn r53_a_newer_inbound_channel_replaces_the_registered_one() {
 }
 
 #[test]
-fn r56_closed_peer_is_refused_until_reopened() {
+fn r56_r57_closed_peer_is_refused_until_reopened() {
     let mut b = bench();
     b.want("a", true);
     b.dial_to_verdict(1, "a", "l");
@@ -97,7 +199,6 @@ fn r56_closed_peer_is_refused_until_reopened() {
     assert_eq!(reports(&b.want("a", true)), [failed("a", "IntentionalCloseError")]);
     assert_eq!(closes(&b.up(2, "a", false)), [2]);
     assert_eq!(b.links.next_deadline(), None);
-    // r57
     assert_eq!(dials(&b.order(LinkOrder::Reopen { peer: peer("a"), hints: vec![] })), 1);
 }
 
