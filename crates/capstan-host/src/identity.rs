@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn an_identity_is_made_once_and_stays() {
+    fn r2_an_identity_is_made_once_and_stays() {
         let mut tables = Tables::default();
         let peer = KeySeed::new([1; 32]).peer_id();
         assert_eq!(names(on(&mut tables, None, 1)), Ok((peer.clone(), "life-1".to_owned())));
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_given_seed_or_mnemonic_makes_the_first_identity() {
+    fn r4_r5_r6_r7_a_given_seed_or_mnemonic_makes_the_first_identity() {
         let given = KeySeed::new([7; 32]);
         let by_seed = on(&mut Tables::default(), Some(SeedSource::Seed(given.clone())), 1);
         assert_eq!(names(by_seed).map(|(peer, _)| peer), Ok(given.peer_id()));

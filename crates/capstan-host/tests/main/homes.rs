@@ -30,7 +30,7 @@ async fn a_failed_start_leaves_the_home_free() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_kept_is_private_and_the_given_seed_is_used_once() {
+async fn r3_r4_what_is_kept_is_private_and_the_given_seed_is_used_once() {
     let home = tempfile::tempdir().unwrap();
     let seed = KeySeed::new([9; 32]);
     let config = || HostConfig { network: false, ..HostConfig::new(home.path()) };
@@ -92,4 +92,43 @@ async fn a_backup_is_restored_as_a_new_life() {
     assert_ne!(second.incarnation(), first.incarnation());
     assert_eq!(call(&second, counter, "read", "[]", &[]).await, "#1");
     within(second.stop()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r6_r8_a_mnemonic_recovers_the_identity_after_a_reset_and_not_before() {
+    let words = format!("{}about", "abandon ".repeat(11));
+    let home = tempfile::tempdir().unwrap();
+    let config = || HostConfig {
+        network: false,
+        seed: Some(SeedSource::Mnemonic(words.clone())),
+        ..HostConfig::new(home.path())
+    };
+    let first = within(Host::start(HostConfig { seed: None, ..config() })).await.unwrap();
+    let random = first.peer().clone();
+    within(first.stop()).await;
+    let refused = Host::start(config()).await;
+    assert!(
+        matches!(&refused, Err(HostError::Identity(why)) if why.contains("already exists")),
+        "{refused:?}"
+    );
+
+    let known = KeySeed::from_mnemonic(&words).unwrap().peer_id();
+    for _ in 0..2 {
+        purge(home.path(), false).unwrap();
+        let recovered = within(Host::start(config())).await.unwrap();
+        assert_eq!(recovered.peer(), &known);
+        assert_ne!(recovered.peer(), &random);
+        within(recovered.stop()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r3_r10_an_identity_without_network_issues_and_redeems_its_own_urls() {
+    let home = tempfile::tempdir().unwrap();
+    let config = HostConfig { network: false, ..HostConfig::new(home.path()) };
+    let host = within(Host::start(config)).await.unwrap();
+    let counter = launch(&host, COUNTER).await.root;
+    let url = within(host.issue_url(counter)).await.unwrap();
+    assert_eq!(within(host.redeem_url(&url)).await, Ok(counter));
+    within(host.stop()).await;
 }
