@@ -186,7 +186,7 @@ fn stacks_and_hooks_tell_nothing_and_change_nothing() {
     ]);
     hold(&[
         "class E2 extends Error { static prepareStackTrace() { return 'mine'; } }; new E2('x').stack !== 'mine'",
-        "const { stack } = new Error('x'); typeof stack === 'string' && !/rquickjs|\\.rs|\\/home|\\/work/.test(stack)",
+        "const { stack } = new Error('x'); typeof stack === 'string' && !/rquickjs|\\.rs|[\\s(]\\//.test(stack)",
         "Function('return (function f() { try { return f.caller; } catch { return null; } })()')() == null",
         "Function('return (function f() { try { return f.arguments; } catch { return null; } })()')() == null",
     ]);
