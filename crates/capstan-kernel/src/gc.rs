@@ -80,7 +80,7 @@ fn judge_object(tx: &mut Tx<'_>, ko: ObjectId) {
 }
 
 /// Whether the endpoint has a record and is not on its way out.
-fn lives(tx: &Tx<'_>, endpoint: EndpointId) -> bool {
+pub(crate) fn lives(tx: &Tx<'_>, endpoint: EndpointId) -> bool {
     match endpoint {
         EndpointId::Vat(vat) => tx.get::<Vats>(&vat).is_some_and(|row| row.phase != VatPhase::Terminated),
         EndpointId::Remote(rid) => tx.get::<Remotes>(&rid).is_some(),
@@ -194,6 +194,14 @@ pub(crate) fn schedule_reap(tx: &mut Tx<'_>, endpoint: EndpointId) {
         tx.put::<ReapsByEndpoint>(endpoint, number);
         tx.put::<GcDue>(endpoint, ());
     }
+}
+
+/// A peer asks us to collect what we hold of its objects: vats that worked since they last did do so again.
+pub(crate) fn schedule_reaps_toward(tx: &mut Tx<'_>, rid: RemoteId) {
+    schedule_reap(tx, rid.into());
+    let worked = tx.iter::<Vats>().filter(|(_, row)| row.phase == VatPhase::Running && row.deliveries > 0);
+    let worked: Vec<_> = worked.map(|(vat, _)| *vat).collect();
+    worked.into_iter().for_each(|vat| schedule_reap(tx, vat.into()));
 }
 
 /// The endpoint was asked, or is not to be asked any more.

@@ -6,7 +6,7 @@ use crate::host_op::{Answer, DeadLetterView, HostOp, Refusal, Status, Subcluster
 use crate::input::RequestId;
 use crate::kernel::Kernel;
 use crate::turn::{Turn, transact};
-use crate::{pin, promise, remote, service, subcluster, system, vat};
+use crate::{gc, pin, promise, remote, service, subcluster, system, vat};
 use capstan_model::capdata::CapData;
 use capstan_model::error::KernelError;
 use capstan_model::id::{EndpointId, KRef, PromiseId, SubclusterId, VatId};
@@ -59,6 +59,7 @@ impl Kernel {
             | HostOp::PeerHint { .. }
             | HostOp::PeerClose(_)
             | HostOp::PeerReconnect { .. }
+            | HostOp::Reap(_)
             | HostOp::PeerForget(_) => self.change(now, request, op, step),
         };
         if let Some(answer) = answer {
@@ -107,6 +108,14 @@ impl Kernel {
                     None
                 }
                 HostOp::RevokeUrl(grant) => done(remote::revoke_url(turn, grant)?),
+                HostOp::Reap(endpoints) => {
+                    for endpoint in endpoints {
+                        if gc::lives(&turn.tx, endpoint) {
+                            gc::schedule_reap(&mut turn.tx, endpoint);
+                        }
+                    }
+                    Some(Ok(Answer::Done))
+                }
                 HostOp::PeerHint { peer, hints } => done(remote::peer_hint(turn, &peer, hints)?),
                 HostOp::PeerClose(peer) => done(remote::peer_close(turn, channels, &peer)?),
                 HostOp::PeerReconnect { peer, hints } => done(remote::peer_reconnect(turn, &peer, hints)?),
@@ -305,6 +314,7 @@ fn view(db: &Db, channels: &remote::Channels, op: &HostOp) -> Reply {
         | HostOp::RegisterService { .. }
         | HostOp::UnregisterService { .. }
         | HostOp::Collect
+        | HostOp::Reap(_)
         | HostOp::PeerHint { .. }
         | HostOp::PeerClose(_)
         | HostOp::PeerReconnect { .. }

@@ -1,7 +1,7 @@
 //! What the control surface may ask, and what it is told (02 §12, 05 §2, 07).
 
 use capstan_model::capdata::CapData;
-use capstan_model::id::{GrantId, KRef, ObjectId, PromiseId, RemoteId, SubclusterId, VatId};
+use capstan_model::id::{EndpointId, GrantId, KRef, ObjectId, PromiseId, RemoteId, SubclusterId, VatId};
 use capstan_model::peer::{Hint, Incarnation, Millis, PeerId, Seq};
 use capstan_model::vat::{Endowments, VatCode, VatLimits};
 use serde::{Deserialize, Serialize};
@@ -91,6 +91,9 @@ pub enum HostOp {
     },
     /// Release what results handed out, reap all vats, collect to quiescence. Answered by [`Answer::Collected`].
     Collect,
+    /// Ask these vats and remotes to collect garbage, soon; whoever is gone is left out (03 E-16). Answered by
+    /// [`Answer::Done`].
+    Reap(Vec<EndpointId>),
     /// Everything at a glance. Answered by [`Answer::Status`].
     Status,
     /// Vats and subclusters, of one moment. Answered by [`Answer::Overview`].

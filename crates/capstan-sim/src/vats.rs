@@ -117,13 +117,26 @@ impl Running {
             }
             VatDelivery::Notify(settled) => self.script.notified(&mut desk, settled),
             VatDelivery::Wake => self.script.woken(&mut desk),
-            VatDelivery::RetireImports(gone) => forget(&mut desk, &gone),
-            VatDelivery::DropExports(_) | VatDelivery::RetireExports(_) | VatDelivery::BringOutYourDead => {}
+            VatDelivery::RetireImports(gone) => {
+                forget(&mut desk, &gone);
+                note(&mut desk, "retired", &gone);
+            }
+            VatDelivery::DropExports(names) => note(&mut desk, "dropped there", &names),
+            VatDelivery::RetireExports(names) => note(&mut desk, "retired there", &names),
+            VatDelivery::BringOutYourDead => note(&mut desk, "reaped", &[]),
         }
         let wakes = desk.wakes;
         let (syscalls, store) = desk.done();
         (VatReply { syscalls, store, outcome: Ok(()) }, wakes)
     }
+}
+
+/// Appends what the vat was told about garbage to what it was told before.
+fn note(desk: &mut Desk<'_>, what: &str, names: &[VRef]) {
+    let told = desk.get("garbage");
+    let names = names.iter().map(|name| format!(" {name}")).collect::<String>();
+    let more = told.map_or(String::new(), |told| format!("{told}, "));
+    desk.set("garbage", &format!("{more}{what}{names}"));
 }
 
 /// Counts what was retired, so that a test can see it.

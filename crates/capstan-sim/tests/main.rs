@@ -9,6 +9,7 @@ mod k_services;
 mod k_wakes;
 mod k_workload;
 mod pairs;
+mod r_garbage;
 mod r_restart;
 mod r_restart_more;
 mod r_restart_rows;

@@ -134,7 +134,8 @@ fn poison_frames_still_tell_their_number() {
         (deliver(r#"["message","ro-1",{"methargs":{"slots":[]}}]"#), "malformed capdata body"),
         (deliver(&format!(r#"["notify",[["ro+1",false,{capdata}]]]"#)), r#""ro+1" is not a promise"#),
         (deliver(&format!(r#"["notify",[["rp+1",0,{capdata}]]]"#)), "malformed settlement"),
-        (deliver(r#"["dropExports",["rp-1"]]"#), r#""rp-1" is not an object that the receiver exported"#),
+        (deliver(r#"["dropExports",["ro+1"]]"#), r#""ro+1" is not an object that the receiver exported"#),
+        (deliver(r#"["retireExports",["rp-1"]]"#), r#""rp-1" is not an object that the receiver exported"#),
         (deliver(r#"["retireImports",["ro-1"]]"#), r#""ro-1" is not an object that the sender exported"#),
         (deliver(r#"["bringOutYourDead",1]"#), "malformed bringOutYourDead"),
     ];

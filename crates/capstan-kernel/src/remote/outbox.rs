@@ -11,6 +11,7 @@
 use super::{facts, forget};
 use crate::clist;
 use crate::fault::Corrupt;
+use crate::gc;
 use crate::promise;
 use crate::remote::{Delivered, RemoteDelivery};
 use crate::turn::Turn;
@@ -29,6 +30,9 @@ use capstan_wire::window::{AckJudgement, acked, digest_extend};
 
 /// References in one GC frame: the receiver's limit is higher.
 const GC_REFS_MAX: usize = 1000;
+
+/// So many frames to a peer, and it is asked to collect once more (03 E-16).
+const FRAMES_PER_REAP: u64 = 1000;
 
 /// A frame is longer than the peer accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,6 +220,9 @@ pub(super) fn append(
     turn.tx.put::<Outbox>((rid, seq), OutboxRow { text: text.into(), digest, retires });
     session.sent = seq;
     turn.tx.put::<Sessions>(peer, session);
+    if seq.0.is_multiple_of(FRAMES_PER_REAP) {
+        gc::schedule_reap(&mut turn.tx, rid.into());
+    }
     Ok(Ok(()))
 }
 

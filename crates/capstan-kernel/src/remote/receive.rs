@@ -239,7 +239,7 @@ fn apply(turn: &mut Turn<'_>, rid: RemoteId, frame: Frame, ack: Seq) -> Result<(
         }),
         Frame::RetireImports(names) => accept_gone(turn, rid, &names),
         Frame::BringOutYourDead => {
-            crate::gc::schedule_reap(&mut turn.tx, EndpointId::Remote(rid));
+            crate::gc::schedule_reaps_toward(&mut turn.tx, rid);
             forget::set_echo(turn, rid);
             Ok(())
         }

@@ -97,7 +97,7 @@ fn delivery(mut params: Vec<Value>, limits: &FrameLimits) -> Checked<Frame> {
             Ok(Frame::Notify(resolutions.collect::<Checked<_>>()?))
         }
         // In our terms: exports of ours have our sign, imports from the peer have the peer's.
-        "dropExports" => Ok(Frame::DropExports(objects(params, Side::Import, limits)?)),
+        "dropExports" => Ok(Frame::DropExports(objects(without_promises(params), Side::Import, limits)?)),
         "retireExports" => Ok(Frame::RetireExports(objects(params, Side::Import, limits)?)),
         "retireImports" => Ok(Frame::RetireImports(objects(params, Side::Export, limits)?)),
         "bringOutYourDead" => {
@@ -125,6 +125,14 @@ fn capdata(value: Option<Value>, limits: &FrameLimits) -> Checked<CapData<RRef>>
     bounded("slots", slots.len(), limits.refs_max)?;
     let slots = slots.into_iter().map(reference).collect::<Checked<_>>()?;
     Ok(CapData { body: body.into(), slots })
+}
+
+/// A promise among the objects dropped is no error and means nothing (03 E-2).
+fn without_promises(mut params: Vec<Value>) -> Vec<Value> {
+    if let Some(Value::Array(refs)) = params.first_mut() {
+        refs.retain(|value| promise(value.clone()).is_err());
+    }
+    params
 }
 
 fn objects(params: Vec<Value>, side: Side, limits: &FrameLimits) -> Checked<Vec<RRef>> {
