@@ -104,7 +104,7 @@ pub fn restore(from: &Path, home: &Path) -> Result<Backup, HostError> {
         return Err(HostError::HasStore(home.to_owned()));
     }
     let life = chance::life().map_err(no_chance)?;
-    put_in_place(home, Some(from), &identity::begin(&life))?;
+    put_in_place(home, Some(from), &identity::restored(&life))?;
     describe(from)
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 const SEED: &str = "keySeed";
 const PEER: &str = "peerId";
 const LIFE: &str = "incarnation";
+const RESTORED: &str = "restored";
 
 /// The stored identity, read or just made.
 pub(crate) struct Identity {
@@ -88,6 +89,14 @@ pub(crate) fn keep(tables: &Tables) -> Option<ChangeSet> {
 pub(crate) fn begin(life: &Incarnation) -> ChangeSet {
     let mut changes = ChangeSet::default();
     changes.meta.insert(LIFE.into(), Some(life.as_str().into()));
+    changes
+}
+
+/// The rows that put a restored state under a life of its own. The kernel ends at its next start what the life it was
+/// taken from shared with peers (03 G.4).
+pub(crate) fn restored(life: &Incarnation) -> ChangeSet {
+    let mut changes = begin(life);
+    changes.meta.insert(RESTORED.into(), Some("1".into()));
     changes
 }
 

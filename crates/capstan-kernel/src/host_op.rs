@@ -389,7 +389,10 @@ pub enum Refusal {
     /// The redemption failed with the link.
     #[error("{0}")]
     PeerUnreachable(String),
-    /// The peer restarted, was closed or forgotten while it was asked.
+    /// The peer restarted while it was asked (03 S9). Of the URL in its new life nothing is known yet: it can be asked again.
+    #[error("Remote peer restarted")]
+    PeerRestarted,
+    /// The peer was closed or forgotten while it was asked.
     #[error("{0}")]
     Redemption(String),
     /// One of ours failed; nothing has changed and the input was set aside.

@@ -1,18 +1,18 @@
 //! Restarts at bad moments: crashes within the transition, late frames, both sides at once (03 D.3, D-14, D-15).
 
 use crate::pairs::{PAIRS, Pair, meeting, pair};
-use capstan_kernel::host_op::{Answer, HostOp};
+use capstan_kernel::host_op::{Answer, HostOp, Refusal};
 use capstan_kernel::kernel::Generation;
 use capstan_model::error::{
     IntentionalCloseError, NetworkStoppedError, PeerRestartedError, is_terminal_send_error,
 };
-use capstan_model::id::ObjectId;
+use capstan_model::id::{EndpointId, KRef, ObjectId};
 use capstan_model::peer::Seq;
 use capstan_sim::passable::Passable;
 use capstan_sim::scripted;
 use capstan_sim::world::Restart::{self, Keep, Wipe};
 use capstan_sim::world::{Batching, KernelId, Strike};
-use capstan_store::schema::{Outbox, PeerIncarnations, Remotes, Sessions};
+use capstan_store::schema::{Clist, Outbox, PeerIncarnations, Remotes, Sessions};
 use capstan_wire::seam::{LinkEvent, SendFault, Verdict};
 
 #[test]
@@ -256,4 +256,57 @@ fn r150_both_restart_and_converge() {
             both(1530 + seed, generations, Keep, Keep);
         }
     }
+}
+
+/// The session peer tells the restored kernel that its state is old; the classic one cannot, and would take the frames
+/// of the new life for the old ones' duplicates, and be taken so.
+#[test]
+fn a_restored_kernel_begins_anew_with_its_classic_peers_too() {
+    let mut world = capstan_sim::world::World::seeded(175);
+    let (ann, bob) = (world.kernel("ann"), world.kernel("bob"));
+    let zoe = world.kernel_of("zoe", Generation::Classic);
+    let counter = world.vat(bob, scripted::counter());
+    let (at_bob, theirs) = (world.issue(bob, counter), world.vat(zoe, scripted::counter()));
+    let at_zoe = world.issue(zoe, theirs);
+    let (from_ann, from_zoe) = (world.redeem(ann, &at_bob), world.redeem(zoe, &at_bob));
+    let from_bob = world.redeem(bob, &at_zoe);
+    let backup = world.snapshot(bob);
+    for _ in 0..3 {
+        world.call(ann, from_ann, "bump").succeeds();
+        world.call(zoe, from_zoe, "bump").succeeds();
+        world.call(bob, from_bob, "bump").succeeds();
+    }
+    world.restart(bob, Restart::RestoreSnapshot(backup));
+    world.run_until_quiet();
+
+    let again = world.redeem(ann, &at_bob);
+    world.call(ann, again, "bump").fulfils(1);
+    let again = world.redeem(bob, &at_zoe);
+    world.call(bob, again, "bump").fulfils(4);
+    let again = world.redeem(zoe, &at_bob);
+    world.call(zoe, again, "bump").fulfils(2);
+    world.assert_quiescent();
+}
+
+/// Who was forgotten does not keep for ever what the other side held of it (03 D-9).
+#[test]
+fn what_a_peer_held_is_released_when_it_has_forgotten_us() {
+    let mut world = capstan_sim::world::World::seeded(683);
+    let (ann, bob) = (world.kernel("ann"), world.kernel("bob"));
+    let puppet = world.vat(bob, scripted::puppet());
+    let url = world.issue(bob, puppet);
+    let (far, thing) = (world.redeem(ann, &url), world.vat(ann, scripted::counter()));
+    world.call_with(ann, far, "keep", vec!["thing".value(), KRef::Object(thing).value()]).succeeds();
+    let held = |world: &capstan_sim::world::World| {
+        let remote = EndpointId::Remote(world.remote_of(ann, bob));
+        world.db(ann).get::<Clist>(&(remote, KRef::Object(thing))).is_some()
+    };
+    assert!(held(&world));
+    assert_eq!(world.ask(bob, HostOp::PeerForget(world.peer(ann))), Ok(Answer::Done));
+    // The first word finds out and is refused.
+    assert_eq!(world.try_redeem(ann, &url), Err(Refusal::PeerRestarted));
+    let again = world.redeem(ann, &url);
+    world.call_with(ann, again, "object", vec!["o".value()]).succeeds();
+    assert!(!held(&world));
+    world.assert_quiescent();
 }

@@ -271,7 +271,7 @@ fn r121_a_redemption_in_flight_is_refused() {
         meeting.world.run_until(|world| world.outbox_len(meeting.bob) > 0);
         assert_eq!(meeting.world.answer(request), None);
         meeting.dee_restarts();
-        let refused = Err(Refusal::Redemption("Remote peer restarted".into()));
+        let refused = Err(Refusal::PeerRestarted);
         assert_eq!(meeting.world.answer(request), Some(&refused), "{pair:?}");
         meeting.world.assert_quiescent();
     }

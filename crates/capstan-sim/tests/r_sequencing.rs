@@ -303,7 +303,7 @@ fn r89_a_restarted_peer_has_ended_everything_before_the_error_comes() {
         meeting.dee.hang_up(&mut meeting.world);
         meeting.dee.wipe("dee-2");
         meeting.connect(true);
-        let told = Err(Refusal::Redemption("Remote peer restarted".into()));
+        let told = Err(Refusal::PeerRestarted);
         assert_eq!(meeting.world.answer(request), Some(&told), "{generations:?}");
         assert_eq!(meeting.world.outbox_len(meeting.bob), 0);
     }

@@ -338,6 +338,31 @@ fn r137_a_wiped_sender_is_heard_by_a_receiver_that_stayed(pair: Pair) {
     is_heard_in_its_new_life(&sender, &receiver, &url);
 }
 
+/// The redemption was under way when its peer came back from a backup, in another life: it is asked again there, and
+/// who wanted to call by URL does not learn of the restart.
+fn r121_a_url_is_asked_again_of_a_peer_that_was_restored(pair: Pair) {
+    let (sender, mut receiver, url) = acquainted(pair);
+    let backup = sender.shell.home().join("backup-of-the-receiver");
+    let backup = backup.to_string_lossy().into_owned();
+    receiver.run(&["backup", &backup]);
+    receiver.shell.kill();
+    let call = sender.send_later(&[&url, "bump"]);
+    eventually("the redemption is under way", answer_budget(), || {
+        let remote = sender.remote(&receiver.peer);
+        if number(&remote, "pending") > 0 { Ok(()) } else { Err(remote.to_string()) }
+    });
+
+    receiver.shell.run(&["daemon", "purge", "--force"]).done();
+    receiver.run(&["restore", &backup]);
+    let life = receiver.life.clone();
+    receiver.start();
+    assert_ne!(receiver.life, life);
+    assert_eq!(call.ends_within(link_budget()), (Some(0), json!(5)));
+    assert_eq!(number(&sender.remote(&receiver.peer), "restartsSeen"), 1);
+    sender.is_sound();
+    receiver.is_sound();
+}
+
 /// With a limit set, the call to a peer that never returns ends when the limit is reached.
 fn r138_a_call_to_a_replaced_peer_fails_when_the_peer_is_given_up(pair: Pair) {
     let (ann, bob) = (Kernel::giving_up_after(pair.0, "5"), Kernel::started(pair.1));
@@ -433,6 +458,7 @@ pairs! {
     r93: r93_a_conversation_survives_the_restart_of_either_side;
     r136: r136_a_wiped_sender_is_heard_by_a_restarted_receiver;
     r137: r137_a_wiped_sender_is_heard_by_a_receiver_that_stayed;
+    r121: r121_a_url_is_asked_again_of_a_peer_that_was_restored;
     r138: r138_a_call_to_a_replaced_peer_fails_when_the_peer_is_given_up;
     r138_forget: |pair| r138_a_call_to_a_replaced_peer_waits_until_the_peer_is_given_up(pair, "forget");
     r138_close: |pair| r138_a_call_to_a_replaced_peer_waits_until_the_peer_is_given_up(pair, "close");

@@ -1,10 +1,10 @@
 //! What a handshake leads to: decided from what was said and what holds now, committed, then bound (03 G.3, D.2, D.6).
 
 use super::channels::{Bound, Channel, Channels, SessionName};
-use super::facts;
 use super::restart::{
     Ending, RestartOutcome, clear_sequence, end_session, finalize_peer_restart, persist_peer_restart,
 };
+use super::{facts, fork};
 use crate::effect::{Effect, LogLevel, Step};
 use crate::fault::Corrupt;
 use crate::kernel::KernelConfig;
@@ -38,18 +38,18 @@ struct Conclusion {
     verdict: Verdict,
     bound: Option<Bound>,
     ends: Ends,
-    outcome: Option<RestartOutcome>,
+    outcomes: Vec<RestartOutcome>,
 }
 
 impl Conclusion {
     fn only(verdict: Verdict) -> Self {
-        Conclusion { verdict, bound: None, ends: Ends::None, outcome: None }
+        Conclusion { verdict, bound: None, ends: Ends::None, outcomes: Vec::new() }
     }
     fn refuse(reason: impl Into<String>) -> Self {
         Self::only(Verdict::Refuse(reason.into()))
     }
     fn bind(bound: Bound, ends: Ends) -> Self {
-        Conclusion { verdict: Verdict::Register, bound: Some(bound), ends, outcome: None }
+        Conclusion { verdict: Verdict::Register, bound: Some(bound), ends, outcomes: Vec::new() }
     }
 }
 
@@ -110,7 +110,7 @@ fn apply(
     conclusion: Conclusion,
     step: &mut Step,
 ) {
-    let Conclusion { verdict, bound, ends, outcome } = conclusion;
+    let Conclusion { verdict, bound, ends, outcomes } = conclusion;
     match ends {
         Ends::None => {}
         Ends::Replaced => {
@@ -123,7 +123,7 @@ fn apply(
         Ends::OfPeer => channels.close_others(peer, channel, "it belongs to another session", step),
         Ends::Every => channels.close_all_but(channel, "this kernel became another incarnation", step),
     }
-    step.effects.extend(outcome.into_iter().flat_map(finalize_peer_restart));
+    step.effects.extend(outcomes.into_iter().flat_map(finalize_peer_restart));
     match (bound, channels.open.get_mut(&channel)) {
         (Some(bound), Some(open)) => {
             open.bound = Some(bound);
@@ -157,7 +157,7 @@ fn write(turn: &mut Turn<'_>, exchange: &Exchange<'_>, fresh: Incarnation) -> Re
         }
         Decision::Close(reason) => Conclusion::refuse(reason),
         Decision::Classic => classic(turn, exchange, rid, &now)?,
-        Decision::IRegressed { epoch } => regressed(turn, peer, rid, epoch, fresh)?,
+        Decision::IRegressed { epoch } => regressed(turn, peer, epoch, fresh)?,
         Decision::Resume { epoch } => {
             if stale_resume(&channel.said, &now) {
                 return Ok(Conclusion::refuse("stale: the session has moved on since the handshake"));
@@ -172,7 +172,10 @@ fn write(turn: &mut Turn<'_>, exchange: &Exchange<'_>, fresh: Incarnation) -> Re
             }
             NewVerdict::Commit => {
                 let outcome = new_session(turn, peer, rid, epoch, reset, observed)?;
-                Conclusion { outcome, ..bind(turn, peer, theirs, Ends::OfPeer)? }
+                Conclusion {
+                    outcomes: outcome.into_iter().collect(),
+                    ..bind(turn, peer, theirs, Ends::OfPeer)?
+                }
             }
         },
     };
@@ -258,7 +261,7 @@ fn new_session(
 }
 
 /// Ends our side of the old session (03 D.3).
-fn reset_toward(
+pub(super) fn reset_toward(
     turn: &mut Turn<'_>,
     peer: &PeerId,
     rid: Option<RemoteId>,
@@ -274,20 +277,18 @@ fn reset_toward(
     }
 }
 
-/// We are a restored backup: we return as a new incarnation that believes nothing of this peer (03 G.4).
+/// We are a restored backup: we return as a new incarnation that believes nothing of any peer (03 G.4).
 fn regressed(
     turn: &mut Turn<'_>,
     peer: &PeerId,
-    rid: Option<RemoteId>,
     epoch: Epoch,
     fresh: Incarnation,
 ) -> Result<Conclusion, Corrupt> {
-    let outcome = reset_toward(turn, peer, rid, false)?;
+    let outcomes = fork::leave_everyone(turn)?;
     turn.tx.update::<Sessions, _>(peer, |row| {
         row.epoch = epoch;
         row.base = epoch;
     });
-    facts::record_life(turn, peer, None);
     turn.tx.put::<Meta>("incarnation".into(), fresh.as_str().into());
     let text = format!(
         "peer {} knows more of us than we do: this state is an older backup; we go on as incarnation {}",
@@ -296,7 +297,7 @@ fn regressed(
     );
     turn.log(LogLevel::Error, text);
     let verdict = Verdict::Refuse("this kernel was restored from an older backup".into());
-    Ok(Conclusion { verdict, bound: None, ends: Ends::Every, outcome })
+    Ok(Conclusion { verdict, bound: None, ends: Ends::Every, outcomes })
 }
 
 /// The life of the peer that the classic comparison is made with: the one on file (03 S2).
@@ -333,7 +334,12 @@ fn classic(
             }
             let (old, new) = (before.as_ref().map_or("", Incarnation::short), observed.short());
             turn.log(LogLevel::Info, format!("peer {} restarted: {old} is now {new}", peer.short()));
-            Ok(Conclusion { verdict: Verdict::Restarted, bound: None, ends: Ends::OfPeer, outcome })
+            Ok(Conclusion {
+                verdict: Verdict::Restarted,
+                bound: None,
+                ends: Ends::OfPeer,
+                outcomes: outcome.into_iter().collect(),
+            })
         }
     }
 }

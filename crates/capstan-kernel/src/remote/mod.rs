@@ -6,6 +6,7 @@
 mod channels;
 mod facts;
 mod forget;
+mod fork;
 mod handshake;
 mod outbox;
 mod receive;
@@ -153,6 +154,8 @@ pub(crate) fn boot(
 ) {
     let item = || "redemptions of a dead process".to_owned();
     let _set_aside = transact(db, config, now, step, item, redeem::forget_all);
+    let item = || "what a restored state shared with peers".to_owned();
+    let _set_aside = transact(db, config, now, step, item, fork::at_boot);
     for (rid, peer) in facts::remotes(db) {
         let tx = db.begin();
         let Some(row) = tx.get::<Remotes>(&rid) else { continue };

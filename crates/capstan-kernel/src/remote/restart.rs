@@ -29,8 +29,7 @@ pub(super) struct Ending {
 
 impl Ending {
     pub(super) fn restarted() -> Self {
-        let refusal = Refusal::Redemption("Remote peer restarted".into());
-        Ending { error: KernelError::peer_restarted(), refusal }
+        Ending { error: KernelError::peer_restarted(), refusal: Refusal::PeerRestarted }
     }
 }
 
@@ -47,7 +46,6 @@ pub(crate) struct RestartOutcome {
 #[doc(alias = "persistPeerRestart")]
 pub(crate) fn persist_peer_restart(turn: &mut Turn<'_>, rid: RemoteId) -> Result<RestartOutcome, Corrupt> {
     let outcome = end_session(turn, rid, &Ending::restarted())?;
-    unconfirmed::begin(turn, rid);
     turn.tx.update::<Remotes, _>(&rid, |row| row.restarts_seen = row.restarts_seen.saturating_add(1));
     Ok(outcome)
 }
@@ -89,6 +87,8 @@ pub(super) fn end_session(
         promise::reject_as_decider(turn, kp, ending.error.to_capdata())?;
     }
     forget::forget_endpoint_imports(turn, rid)?;
+    // The other side does the same, so it holds nothing of ours any more either.
+    unconfirmed::begin(turn, rid);
     let refused = refuse_redemptions(turn, rid, ending)?;
     Ok(RestartOutcome { peer, refused })
 }

@@ -4,7 +4,7 @@ use crate::error::{CliError, Code};
 use crate::value;
 use capstan_kernel::host_op::Refusal;
 use capstan_model::capdata::CapData;
-use capstan_model::error::KernelError;
+use capstan_model::error::{ErrorCode, KernelError};
 use capstan_model::id::KRef;
 use serde::{Deserialize, Serialize};
 
@@ -125,9 +125,7 @@ impl From<Refusal> for RpcError {
             Refusal::LaunchFailed(_) => RpcError::failed(Code::LaunchFailed, text),
             Refusal::BootstrapRejected(value) => RpcError::rejected(value, Some(Code::LaunchFailed)),
             Refusal::VatNotFound(_) => RpcError::failed(Code::VatNotFound, text).named("VatNotFoundError"),
-            Refusal::VatNotRunning(_) => {
-                RpcError::failed(Code::Kernel(capstan_model::error::ErrorCode::EndpointUnreachable), text)
-            }
+            Refusal::VatNotRunning(_) => RpcError::failed(Code::Kernel(ErrorCode::EndpointUnreachable), text),
             Refusal::SubclusterNotFound(_) => {
                 RpcError::failed(Code::SubclusterNotFound, text).named("SubclusterNotFoundError")
             }
@@ -138,6 +136,7 @@ impl From<Refusal> for RpcError {
             Refusal::PeerNotFound(_) => RpcError::failed(Code::PeerNotFound, text),
             Refusal::UrlUnknown(_) => RpcError::failed(Code::UrlUnknown, text),
             Refusal::RedemptionTimeout(_) => RpcError::failed(Code::RedemptionTimeout, text),
+            Refusal::PeerRestarted => RpcError::failed(Code::Kernel(ErrorCode::PeerRestarted), text),
             Refusal::PeerUnreachable(_) | Refusal::Redemption(_) => {
                 CliError::from_text(text, Code::PeerUnreachable).into()
             }

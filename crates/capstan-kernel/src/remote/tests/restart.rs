@@ -79,7 +79,7 @@ fn r121_a_redemption_in_flight_is_refused() {
         world.start(BOB, Disk::Wipe, None);
         world.severed = false;
         world.pass(10_000);
-        let refusal = Refusal::Redemption("Remote peer restarted".into());
+        let refusal = Refusal::PeerRestarted;
         assert_eq!(world.answer(ANN, asked), Err(refusal), "{generation:?}");
     }
 }

@@ -6,7 +6,7 @@ use crate::cluster::{self, Cluster};
 use crate::daemon::Daemon;
 use crate::error::{CliError, Code};
 use capstan_host::{HostError, QueryError, Record};
-use capstan_kernel::host_op::{Answer, HostOp, LaunchConfig};
+use capstan_kernel::host_op::{Answer, HostOp, LaunchConfig, Refusal};
 use capstan_model::id::{KRef, ObjectId};
 use serde_json::{Value as Json, json};
 use std::collections::BTreeSet;
@@ -152,9 +152,17 @@ async fn issue(daemon: &Daemon, kref: KRef) -> Outcome {
 }
 
 /// Redeems a URL whose form is checked first, so that the kernel is asked about real ones only.
+///
+/// A peer that turns out to have restarted is asked once more: the question was meant for whoever is there now, and
+/// asking twice does nothing twice.
 async fn redeem(daemon: &Daemon, url: &str) -> Result<KRef, RpcError> {
     crate::url::check(url).map_err(|why| RpcError::from(CliError::new(Code::BadUrl, why)))?;
-    Ok(KRef::Object(daemon.host().redeem_url(url).await?))
+    let host = daemon.host();
+    let object = match host.redeem_url(url).await {
+        Err(Refusal::PeerRestarted) => host.redeem_url(url).await?,
+        first => first?,
+    };
+    Ok(KRef::Object(object))
 }
 
 /// A row whose values are all texts, as clients of the reference expect; NULL is the empty one.
