@@ -8,26 +8,66 @@ pub mod peer_restarted;
 
 pub use intentional_close::IntentionalCloseError;
 pub use kernel_error::{ErrorCode, KernelError};
-pub use marshal::{Cause, UnmarshalError};
+pub use marshal::{Cause, UnmarshalError, marshal_plain};
 pub use network_stopped::NetworkStoppedError;
 pub use peer_restarted::PeerRestartedError;
 
+use serde_json::Value;
+
+/// A class of errors, as it crosses a process boundary.
+struct Class {
+    name: &'static str,
+    marshal: fn() -> Value,
+    is_marshaled_in: fn(&Value) -> bool,
+}
+
+macro_rules! class {
+    ($class:ident) => {
+        Class {
+            name: $class::NAME,
+            marshal: || $class::default().marshal(),
+            is_marshaled_in: |value| $class::unmarshal(value).is_ok(),
+        }
+    };
+}
+
 /// The one place where a class of terminal send errors is registered (03 D-18).
-const TERMINAL_SEND_ERRORS: [&str; 3] =
-    [PeerRestartedError::NAME, IntentionalCloseError::NAME, NetworkStoppedError::NAME];
+const TERMINAL_SEND_ERRORS: [Class; 3] =
+    [class!(PeerRestartedError), class!(IntentionalCloseError), class!(NetworkStoppedError)];
 
 /// Whether an error of this name says that a send will not happen however often it is tried (03 D-17).
 ///
 /// Works on the name, so it survives serialisation between processes.
 #[doc(alias = "isTerminalSendError")]
 pub fn is_terminal_send_error(name: &str) -> bool {
-    TERMINAL_SEND_ERRORS.contains(&name)
+    TERMINAL_SEND_ERRORS.iter().any(|class| class.name == name)
+}
+
+/// Returns the marshalled form of the terminal send error of this name; `None`: it names no such class.
+pub fn marshal_terminal(name: &str) -> Option<Value> {
+    TERMINAL_SEND_ERRORS.iter().find(|class| class.name == name).map(|class| (class.marshal)())
+}
+
+/// Returns the name of the terminal send error that was marshalled; `None` for every other value.
+pub fn unmarshal_terminal(value: &Value) -> Option<&'static str> {
+    TERMINAL_SEND_ERRORS.iter().find(|class| (class.is_marshaled_in)(value)).map(|class| class.name)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
+
+    #[test]
+    fn r144_a_terminal_error_is_rebuilt_by_name() {
+        for name in [PeerRestartedError::NAME, IntentionalCloseError::NAME, NetworkStoppedError::NAME] {
+            let form = marshal_terminal(name).expect("a class");
+            assert_eq!(unmarshal_terminal(&form), Some(name));
+        }
+        assert_eq!(marshal_terminal("AbortError"), None);
+        assert_eq!(unmarshal_terminal(&marshal_plain("Network stopped")), None);
+        assert_eq!(unmarshal_terminal(&json!("Network stopped")), None);
+    }
 
     #[test]
     fn r144_predicate_truth_table() {

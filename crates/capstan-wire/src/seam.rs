@@ -169,6 +169,9 @@ pub enum LinkEvent {
         /// The addresses, each ending in `/p2p/…`.
         addresses: Vec<Hint>,
     },
+    /// The links begin anew, since the process that had them died: no channel is open, nobody is wanted or closed, every
+    /// note and back-off is forgotten. The kernel orders again what is to hold.
+    Restarted,
 }
 
 /// What becomes of a channel whose handshake is complete.

@@ -125,6 +125,11 @@ pub(crate) fn link_event(
             });
         }
         LinkEvent::Listening { addresses } => channels.listen = addresses,
+        LinkEvent::Restarted => {
+            channels.open.clear();
+            channels.asked.clear();
+            standing_orders(db, channels, step);
+        }
     }
 }
 
@@ -156,6 +161,11 @@ pub(crate) fn boot(
     let _set_aside = transact(db, config, now, step, item, redeem::forget_all);
     let item = || "what a restored state shared with peers".to_owned();
     let _set_aside = transact(db, config, now, step, item, fork::at_boot);
+    standing_orders(db, channels, step);
+}
+
+/// What links without any memory have to know: who is closed by intent, and who is wanted.
+fn standing_orders(db: &mut Db, channels: &mut Channels, step: &mut Step) {
     for (rid, peer) in facts::remotes(db) {
         let tx = db.begin();
         let Some(row) = tx.get::<Remotes>(&rid) else { continue };

@@ -46,6 +46,14 @@ pub(super) fn marshal(code: &str, message: &str, cause: Option<&Cause>, stack: O
     Value::Object(object)
 }
 
+/// Returns the marshalled form of an error of no class: its text alone.
+pub fn marshal_plain(message: &str) -> Value {
+    let mut object = Map::new();
+    object.insert(SENTINEL.into(), Value::Bool(true));
+    object.insert("message".into(), message.into());
+    Value::Object(object)
+}
+
 fn is_marshaled(value: &Value) -> bool {
     value.get(SENTINEL) == Some(&Value::Bool(true)) && value.get("message").is_some_and(Value::is_string)
 }

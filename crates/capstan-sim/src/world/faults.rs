@@ -2,8 +2,11 @@
 
 use super::{Event, KernelId, Strike, World};
 use crate::node::Process;
+use capstan_kernel::input::Input;
 use capstan_model::peer::Millis;
 use capstan_store::schema::ChangeSet;
+use capstan_wire::link::Links;
+use capstan_wire::seam::LinkEvent;
 
 /// What a restarted kernel finds on its disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +140,34 @@ impl World {
                 self.end(stream, side, "connection lost");
             }
         }
+    }
+
+    /// Ends the links of a kernel that runs on, as when they are another process that dies: every stream ends, and new links
+    /// know nothing.
+    pub fn restart_links(&mut self, kernel: KernelId) {
+        let node = self.node_mut(kernel);
+        let (name, life) = (node.name.clone(), node.life);
+        let (own, options) = (node.config.peer.clone(), node.options);
+        let Some(process) = &mut node.process else { return };
+        process.links = Links::new(own, options);
+        self.trace.say(self.now, format_args!("the links of {name} die"));
+        for stream in self.net.of(kernel, None) {
+            let ends = self.net.streams.get(&stream).map(|stream| stream.ends);
+            for (side, end) in ends.into_iter().flatten().enumerate() {
+                if end.kernel == kernel && end.life == life && end.open {
+                    self.end(stream, side, "the peer's links died");
+                    self.net.leave(stream, side);
+                    let reason = "the links died".into();
+                    self.happened(kernel, LinkEvent::ChannelClosed { channel: end.channel, reason });
+                }
+            }
+        }
+        self.happened(kernel, LinkEvent::Restarted);
+    }
+
+    fn happened(&mut self, kernel: KernelId, event: LinkEvent) {
+        let fresh = self.node_mut(kernel).fresh();
+        self.input(kernel, Input::Link { event, fresh });
     }
 
     /// Holds up what travels from `from` to `to` on the present streams. Later streams are not affected.

@@ -1,0 +1,65 @@
+//! Links that die while their kernel runs on, as those in a process of their own may (03 D.9).
+
+use crate::pairs::{PAIRS, pair, strangers};
+use capstan_kernel::host_op::{Answer, HostOp};
+use capstan_model::peer::ChannelId;
+use capstan_sim::world::Batching;
+use capstan_wire::seam::{LinkEvent, LinkOrder};
+
+#[test]
+fn r142_links_that_die_at_any_moment_of_a_call_cost_nothing_but_time() {
+    for generations in PAIRS {
+        for anns in [true, false] {
+            let mut pair = pair(142, generations);
+            pair.world.set_batching(Batching::EachInput);
+            let (ann, bob) = (pair.ann, pair.bob);
+            let victim = if anns { ann } else { bob };
+            let object = pair.world.redeem(ann, &pair.url);
+            for moment in 0..40_i32 {
+                let call = pair.world.start_call(ann, object, "bump", vec![]);
+                pair.world.advance(moment.unsigned_abs().into());
+                pair.world.restart_links(victim);
+                if moment % 3 == 0 {
+                    pair.world.advance(2);
+                    pair.world.restart_links(victim);
+                }
+                // A classic kernel sends again when its timer says so.
+                pair.world.advance(12_000);
+                pair.world.back_to(call).fulfils(moment + 1);
+            }
+            for (one, other) in [(ann, bob), (bob, ann)] {
+                let remote = pair.world.remote_of(one, other);
+                let row = pair.world.db(one).get::<capstan_store::schema::Remotes>(&remote).unwrap();
+                assert_eq!(row.restarts_seen, 0, "{generations:?}");
+            }
+            pair.world.assert_quiescent();
+        }
+    }
+}
+
+#[test]
+fn r142_new_links_are_told_whom_the_user_closed_and_who_is_wanted() {
+    for generations in PAIRS {
+        let mut meeting = strangers(142, generations);
+        meeting.connect_until_registered();
+        meeting.target = meeting.redeem();
+        meeting.dee_calls("#[\"keep\",[\"dee\",\"$0\"]]", &["ro+1"], None);
+        meeting.world.orders(meeting.bob);
+        let peer = meeting.dee.peer.clone();
+        let (bob, restarted) = (meeting.bob, LinkEvent::Restarted);
+        meeting.world.tell(bob, restarted.clone());
+        let orders = meeting.world.orders(bob);
+        let wanted =
+            |order: &&LinkOrder| matches!(order, LinkOrder::Want { peer: whom, .. } if *whom == peer);
+        assert_eq!(orders.iter().filter(wanted).count(), 1, "{orders:?}");
+        // What comes from a channel of the old links is nobody's.
+        let event = LinkEvent::FramesRead { channel: ChannelId(1), frames: vec!["rubbish".into()] };
+        meeting.world.tell(bob, event);
+        assert_eq!(meeting.world.orders(bob), []);
+        meeting.connect_until_registered();
+        assert_eq!(meeting.world.ask(bob, HostOp::PeerClose(peer.clone())), Ok(Answer::Done));
+        meeting.world.orders(bob);
+        meeting.world.tell(bob, restarted);
+        assert_eq!(meeting.world.orders(bob), [LinkOrder::ClosePeer { peer }]);
+    }
+}
