@@ -6,6 +6,8 @@ use capstan_kernel::host_op::LaunchConfig;
 use capstan_kernel::kernel::Generation;
 use capstan_model::peer::Millis;
 use capstan_store::sqlite::Sync;
+use capstan_wire::link::LinkOptions;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -38,6 +40,18 @@ pub struct HostConfig {
     pub retry_cap: Millis,
     /// 0: a link is never given up (03 B-44). Otherwise after so many dials in vain the session ends.
     pub max_retry_attempts: u32,
+    /// Peers talked to at once. Beyond it a dial waits for room, and an inbound connection is refused.
+    pub connections_max: usize,
+    /// Dials of one peer in any minute; one more waits.
+    pub dials_per_minute: NonZeroU32,
+    /// Frames written to one peer in any second; one more waits. `None`: as many as the peer takes.
+    pub messages_per_second: Option<NonZeroU32>,
+    /// A connection that shows no sign of life for so long is lost; never below five seconds.
+    pub inactivity_timeout: Millis,
+    /// What is only in memory about a peer that nobody needed for so long is forgotten.
+    pub stale_peer_timeout: Millis,
+    /// A peer that takes nothing that is written to it for so long is lost.
+    pub write_timeout: Millis,
     /// How long a stand-alone acknowledgement waits for company.
     pub ack_delay: Millis,
     /// Toward classic peers: when unacknowledged frames are sent again. The deadline of a redemption follows from it (03 A-32).
@@ -80,6 +94,12 @@ impl HostConfig {
             retry_base: Millis(25),
             retry_cap: Millis(2_000),
             max_retry_attempts: 0,
+            connections_max: LinkOptions::DEFAULT.connections_max,
+            dials_per_minute: LinkOptions::DEFAULT.dials_per_minute,
+            messages_per_second: None,
+            inactivity_timeout: LinkOptions::DEFAULT.inactivity_timeout,
+            stale_peer_timeout: LinkOptions::DEFAULT.stale_timeout,
+            write_timeout: Millis(10_000),
             ack_delay: Millis(50),
             ack_timeout: Millis(10_000),
             ack_retries_max: 3,

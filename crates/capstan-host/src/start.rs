@@ -169,28 +169,38 @@ fn kernel_config(config: &HostConfig, identity: &Identity) -> KernelConfig {
     }
 }
 
+/// What of the host's options concerns the network. Of the identity it gets the seed, never a mnemonic.
+fn node_config(config: &HostConfig, seed: [u8; 32]) -> NodeConfig {
+    let links = LinkOptions {
+        retry_base: config.retry_base,
+        retry_cap: config.retry_cap,
+        max_retry_attempts: config.max_retry_attempts,
+        handshake_timeout: config.handshake_timeout,
+        connections_max: config.connections_max,
+        dials_per_minute: config.dials_per_minute,
+        messages_per_second: config.messages_per_second,
+        inactivity_timeout: config.inactivity_timeout,
+        stale_timeout: config.stale_peer_timeout,
+    };
+    NodeConfig {
+        listen: config.listen.clone(),
+        relays: config.relays.clone(),
+        listen_reference: config.listen_reference.clone(),
+        frame_bytes_max: usize::try_from(config.frame_bytes_max).unwrap_or(usize::MAX),
+        write_timeout: Duration::from_millis(config.write_timeout.0),
+        links,
+        ..NodeConfig::new(seed)
+    }
+}
+
 fn node(
     config: &HostConfig,
     identity: &Identity,
     inbox: &Sender<Post>,
     hints: watch::Sender<Vec<Hint>>,
 ) -> Result<Node, HostError> {
-    let links = LinkOptions {
-        retry_base: config.retry_base,
-        retry_cap: config.retry_cap,
-        max_retry_attempts: config.max_retry_attempts,
-        handshake_timeout: config.handshake_timeout,
-    };
-    let node_config = NodeConfig {
-        listen: config.listen.clone(),
-        relays: config.relays.clone(),
-        listen_reference: config.listen_reference.clone(),
-        frame_bytes_max: usize::try_from(config.frame_bytes_max).unwrap_or(usize::MAX),
-        links,
-        ..NodeConfig::new(identity.seed_bytes()?)
-    };
     let inbox = inbox.clone();
-    let node = Node::spawn(node_config, move |event| {
+    let node = Node::spawn(node_config(config, identity.seed_bytes()?), move |event| {
         if let LinkEvent::Listening { addresses } = &event {
             hints.send_replace(addresses.clone());
         }
@@ -250,4 +260,60 @@ fn no_thread(error: std::io::Error) -> HostError {
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::num::NonZeroU32;
+
+    #[test]
+    fn r29_every_option_of_the_network_reaches_it_and_no_secret_but_the_seed() {
+        let strings = |texts: [&str; 2]| texts.map(str::to_owned).to_vec();
+        let config = HostConfig {
+            listen: strings(["/one", "/two"]),
+            relays: strings(["/relay", "/other"]),
+            listen_reference: strings(["/three", "/four"]),
+            handshake_timeout: Millis(1),
+            retry_base: Millis(2),
+            retry_cap: Millis(3),
+            max_retry_attempts: 4,
+            connections_max: 5,
+            dials_per_minute: NonZeroU32::new(6).unwrap_or(NonZeroU32::MIN),
+            messages_per_second: NonZeroU32::new(7),
+            inactivity_timeout: Millis(8),
+            stale_peer_timeout: Millis(9),
+            write_timeout: Millis(10),
+            frame_bytes_max: 11,
+            ..HostConfig::new("/nowhere")
+        };
+        let made = node_config(&config, [12; 32]);
+        let links = LinkOptions {
+            handshake_timeout: Millis(1),
+            retry_base: Millis(2),
+            retry_cap: Millis(3),
+            max_retry_attempts: 4,
+            connections_max: 5,
+            dials_per_minute: NonZeroU32::new(6).unwrap_or(NonZeroU32::MIN),
+            messages_per_second: NonZeroU32::new(7),
+            inactivity_timeout: Millis(8),
+            stale_timeout: Millis(9),
+        };
+        assert_eq!(made.links, links);
+        assert_eq!((made.write_timeout, made.frame_bytes_max), (Duration::from_millis(10), 11));
+        let addresses = [&made.listen, &made.relays, &made.listen_reference];
+        assert_eq!(addresses, [&config.listen, &config.relays, &config.listen_reference]);
+        // The whole of what the network is told: a field for a mnemonic would have to be named here.
+        let NodeConfig {
+            seed,
+            listen: _,
+            relays: _,
+            listen_reference: _,
+            protocol: _,
+            frame_bytes_max: _,
+            write_timeout: _,
+            links: _,
+        } = made;
+        assert_eq!(seed, [12; 32]);
+    }
 }

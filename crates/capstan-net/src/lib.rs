@@ -9,6 +9,7 @@
 
 mod address;
 mod channels;
+mod fault;
 mod framing;
 mod node;
 mod reference;

@@ -2,18 +2,19 @@
 
 use crate::address;
 use crate::channels;
+use crate::fault;
 use crate::reference::{self, Reference};
 use crate::relays::Relays;
 use crate::stream::{OpenChannel, Writing};
 use capstan_model::peer::{ChannelId, Hint, Millis};
-use capstan_wire::link::{Action, LinkFact, LinkOptions, Links};
+use capstan_wire::link::{Action, DialFault, FaultCode, LinkFact, LinkOptions, Links};
 use capstan_wire::seam::{LinkEvent, LinkOrder};
 use futures::{AsyncRead, AsyncWrite, StreamExt};
 use libp2p::core::ConnectedPoint;
 use libp2p::core::transport::ListenerId;
 use libp2p::identity::Keypair;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{ConnectionId, DialError, NetworkBehaviour, StreamProtocol, SwarmEvent};
+use libp2p::swarm::{ConnectionId, NetworkBehaviour, StreamProtocol, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, dcutr, identify, noise, ping, relay, tcp, yamux};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -39,6 +40,9 @@ const ONLY_REFERENCE_MAX: usize = 1024;
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The link machine is told the time at least this often: it ends silent channels and forgets stale peers.
+const TICK: Duration = Duration::from_secs(5);
+
 /// Channel numbers are unique in the process, whatever nodes it has.
 static NEXT_CHANNEL: AtomicU64 = AtomicU64::new(1);
 
@@ -58,6 +62,8 @@ pub struct NodeConfig {
     pub protocol: &'static str,
     /// The longest frame accepted, bytes.
     pub frame_bytes_max: usize,
+    /// A peer that takes nothing that is written to it for so long is lost.
+    pub write_timeout: Duration,
     /// The link machine's options.
     pub links: LinkOptions,
 }
@@ -72,6 +78,7 @@ impl NodeConfig {
             listen_reference: Vec::new(),
             protocol: "/ocap/2",
             frame_bytes_max: 16 << 20,
+            write_timeout: Duration::from_secs(10),
             links: LinkOptions::default(),
         }
     }
@@ -158,7 +165,9 @@ impl Node {
             sink: Box::new(sink),
             facts,
             frame_bytes_max: config.frame_bytes_max,
+            write_timeout: config.write_timeout,
             started: Instant::now(),
+            ticked: Instant::now(),
             listening: Vec::new(),
             listening_reference: Vec::new(),
             relays,
@@ -266,7 +275,9 @@ struct Driver {
     sink: Box<dyn Fn(LinkEvent) + Send + Sync>,
     facts: mpsc::UnboundedSender<LinkFact>,
     frame_bytes_max: usize,
+    write_timeout: Duration,
     started: Instant,
+    ticked: Instant,
     listening: Vec<Multiaddr>,
     listening_reference: Vec<Multiaddr>,
     relays: Relays,
@@ -304,12 +315,8 @@ impl Driver {
         loop {
             let due = [self.links.next_deadline(), self.relays.next_deadline()].into_iter().flatten().min();
             let wake = due.map(|at| self.started + Duration::from_millis(at.0));
-            let timer = async {
-                match wake {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let latest = self.ticked + TICK;
+            let timer = tokio::time::sleep_until(wake.map_or(latest, |at| at.min(latest)));
             tokio::select! {
                 command = inbox.recv() => match command {
                     Some(Command::Order(order)) => {
@@ -332,6 +339,7 @@ impl Driver {
                 Some(event) = channels.recv() => self.below(event),
                 event = self.swarm.select_next_some() => self.happened(event),
                 () = timer => {
+                    self.ticked = Instant::now();
                     self.reserve();
                     self.observe(LinkFact::Tick);
                 }
@@ -389,7 +397,8 @@ impl Driver {
 
     fn dial(&mut self, peer: &capstan_model::peer::PeerId, hints: &[Hint]) {
         let Ok(target) = peer.as_str().parse::<PeerId>() else {
-            return self.tell_dial_failed(peer.clone(), "malformed peer id".to_owned());
+            let fault = DialFault::new(FaultCode::Malformed, "not a peer id of this network");
+            return self.tell_dial_failed(peer.clone(), fault);
         };
         let (tcp, other): (Vec<_>, Vec<_>) =
             address::direct(target, hints).into_iter().partition(address::is_tcp);
@@ -400,12 +409,17 @@ impl Driver {
         self.dials.insert(target, Dialing { connection: live, tcp, stages });
         match live {
             Some(live) => self.swarm.behaviour_mut().channels.open(target, live),
-            None => self.dial_next(target, "no usable address".to_owned()),
+            None => {
+                self.dial_next(
+                    target,
+                    DialFault::new(FaultCode::NoAddress, "no address that may be dialled"),
+                );
+            }
         }
     }
 
     /// Tries the next stage of a dial. With nothing left it failed by `error`.
-    fn dial_next(&mut self, target: PeerId, error: String) {
+    fn dial_next(&mut self, target: PeerId, error: DialFault) {
         let Some(dial) = self.dials.get_mut(&target) else { return };
         let only_reference = self.only_reference.contains(&target);
         if only_reference && !dial.tcp.is_empty() {
@@ -426,7 +440,7 @@ impl Driver {
             .build();
         dial.connection = Some(options.connection_id());
         if let Err(error) = self.swarm.dial(options) {
-            self.dial_next(target, error.to_string());
+            self.dial_next(target, fault::of_dial(&error));
         }
     }
 
@@ -451,6 +465,7 @@ impl Driver {
                     self.tell_dial_failed(named(peer), error);
                 }
             }
+            reference::Event::Alive { peer } => self.observe(LinkFact::Alive { peer: named(peer) }),
             reference::Event::Listening(address) => {
                 self.listening_reference.push(address);
                 self.tell_listening();
@@ -467,13 +482,13 @@ impl Driver {
     }
 
     /// Tells the machine through the queue: it may be in the middle of its actions.
-    fn tell_dial_failed(&self, peer: capstan_model::peer::PeerId, error: String) {
+    fn tell_dial_failed(&self, peer: capstan_model::peer::PeerId, error: DialFault) {
         tracing::debug!(%peer, %error, "dial failed");
         let _ = self.facts.send(LinkFact::DialFailed { peer, error });
     }
 
     /// Ends the dial that waits for this connection, if there is one.
-    fn dial_ended(&mut self, peer: PeerId, connection: ConnectionId, error: String) {
+    fn dial_ended(&mut self, peer: PeerId, connection: ConnectionId, error: DialFault) {
         if self.awaits(peer, connection) {
             self.dial_next(peer, error);
         }
@@ -493,9 +508,13 @@ impl Driver {
                 }
                 self.observe(LinkFact::HintsSeen { peer: named(peer_id), hints });
             }
-            SwarmEvent::Behaviour(BehavioursEvent::Ping(ping::Event { connection, result, .. })) => {
-                if let Err(ping::Failure::Timeout | ping::Failure::Other { .. }) = result {
-                    self.swarm.close_connection(connection);
+            SwarmEvent::Behaviour(BehavioursEvent::Ping(ping::Event { peer, connection, result })) => {
+                match result {
+                    Ok(_) => self.observe(LinkFact::Alive { peer: named(peer) }),
+                    Err(ping::Failure::Timeout | ping::Failure::Other { .. }) => {
+                        self.swarm.close_connection(connection);
+                    }
+                    Err(ping::Failure::Unsupported) => {}
                 }
             }
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
@@ -513,14 +532,11 @@ impl Driver {
                         self.learned.remove(&peer_id);
                     }
                 }
-                self.dial_ended(peer_id, connection_id, "connection closed".to_owned());
+                let fault = DialFault::new(FaultCode::Reset, "connection closed");
+                self.dial_ended(peer_id, connection_id, fault);
             }
             SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), connection_id, error } => {
-                let text = match error {
-                    DialError::LocalPeerId { .. } => "reached ourselves".to_owned(),
-                    other => other.to_string(),
-                };
-                self.dial_ended(peer, connection_id, text);
+                self.dial_ended(peer, connection_id, fault::of_dial(&error));
             }
             SwarmEvent::ListenerClosed { listener_id, reason, .. } => {
                 if let Some(relay) = self.relays.lost(listener_id, self.now(), chance()) {
@@ -566,9 +582,9 @@ impl Driver {
                         self.only_reference.clear();
                     }
                     self.only_reference.insert(peer);
-                    return self.dial_next(peer, error);
+                    return self.dial_next(peer, error.as_str().into());
                 }
-                self.dial_ended(peer, connection, error);
+                self.dial_ended(peer, connection, error.as_str().into());
             }
         }
     }
@@ -581,7 +597,8 @@ impl Driver {
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     ) {
         let channel = ChannelId(NEXT_CHANNEL.fetch_add(1, Ordering::Relaxed));
-        let open = OpenChannel::start(channel, stream, self.frame_bytes_max, self.facts.clone());
+        let open =
+            OpenChannel::start(channel, stream, self.frame_bytes_max, self.write_timeout, self.facts.clone());
         self.open.insert(channel, open);
         self.observe(LinkFact::ChannelUp { channel, peer: named(peer), dialed: we_opened });
         if let Some(hints) = self.learned.get(&peer).cloned() {

@@ -3,8 +3,10 @@
 //!
 //! Frames, handshakes and sessions above a channel are the same as everywhere.
 
+use crate::fault;
 use crate::framing;
 use crate::node::NetError;
+use capstan_wire::link::{DialFault, FaultCode};
 use futures::future::{BoxFuture, poll_fn};
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, FutureExt, StreamExt};
 use libp2p::core::muxing::{StreamMuxerBox, StreamMuxerExt, SubstreamBox};
@@ -20,6 +22,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 
 /// The reference's name for a channel.
 const CHANNEL: &str = "whatever";
@@ -35,6 +38,8 @@ const PROPOSALS_MAX: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A connection without a channel ends after this.
 const IDLE: Duration = Duration::from_secs(60);
+/// Pings that come faster are answered and not told.
+const ALIVE_EVERY: Duration = Duration::from_secs(1);
 /// Inbound connections at once.
 const CONNECTIONS_MAX: usize = 256;
 /// Inbound streams of one connection at once, all kinds.
@@ -45,7 +50,9 @@ pub(crate) enum Event {
     /// A channel is open.
     Opened { peer: PeerId, we_opened: bool, stream: Channel },
     /// A dial came to nothing.
-    DialFailed { peer: PeerId, error: String },
+    DialFailed { peer: PeerId, error: DialFault },
+    /// The peer has asked for a sign of life.
+    Alive { peer: PeerId },
     /// A listener has this address.
     Listening(Multiaddr),
 }
@@ -138,10 +145,10 @@ async fn run(
     }
 }
 
-type Try<E> = Pin<Box<dyn Future<Output = Result<(PeerId, StreamMuxerBox), E>> + Send>>;
+type Try = Pin<Box<dyn Future<Output = io::Result<(PeerId, StreamMuxerBox)>> + Send>>;
 
-async fn dialled<E: std::fmt::Display>(local: Local, peer: PeerId, tries: Vec<Try<E>>) {
-    let mut error = "no usable address".to_owned();
+async fn dialled(local: Local, peer: PeerId, tries: Vec<Try>) {
+    let mut error = DialFault::new(FaultCode::NoAddress, "no address that may be dialled");
     for attempt in tries {
         match attempt.await {
             Ok((found, muxer)) if found == peer => {
@@ -151,12 +158,12 @@ async fn dialled<E: std::fmt::Display>(local: Local, peer: PeerId, tries: Vec<Tr
                         let _ = local.events.send(Event::Opened { peer, we_opened: true, stream });
                         return;
                     }
-                    Ok(Err(why)) => error = why.to_string(),
-                    Err(_) => error = "the negotiation timed out".to_owned(),
+                    Ok(Err(why)) => error = DialFault::new(fault::of_io(&why), why.to_string()),
+                    Err(_) => error = DialFault::new(FaultCode::TimedOut, "the negotiation timed out"),
                 }
             }
-            Ok((found, _)) => error = format!("found {found} there"),
-            Err(why) => error = why.to_string(),
+            Ok((found, _)) => error = format!("found {found} there").as_str().into(),
+            Err(why) => error = DialFault::new(fault::of_io(&why), why.to_string()),
         }
     }
     let _ = local.events.send(Event::DialFailed { peer, error });
@@ -285,7 +292,7 @@ async fn serve(local: Local, peer: PeerId, mut stream: SubstreamBox, held: Arc<(
             let _ = local.events.send(Event::Opened { peer, we_opened: false, stream });
             return;
         }
-        Ok(Ok(PING)) => pong(stream).boxed(),
+        Ok(Ok(PING)) => pong(&local, peer, stream).boxed(),
         Ok(Ok(_)) => identify(stream, local.key.clone()).boxed(),
         Ok(Err(error)) => return tracing::debug!(%peer, %error, "a stream was not negotiated"),
         Err(_) => return tracing::debug!(%peer, "the negotiation of a stream timed out"),
@@ -295,12 +302,17 @@ async fn serve(local: Local, peer: PeerId, mut stream: SubstreamBox, held: Arc<(
     let _ = served.await;
 }
 
-async fn pong(mut stream: SubstreamBox) -> io::Result<()> {
+async fn pong(local: &Local, peer: PeerId, mut stream: SubstreamBox) -> io::Result<()> {
     let mut bytes = [0; 32];
+    let mut told = None;
     loop {
         stream.read_exact(&mut bytes).await?;
         stream.write_all(&bytes).await?;
         stream.flush().await?;
+        if told.is_none_or(|told: Instant| told.elapsed() >= ALIVE_EVERY) {
+            told = Some(Instant::now());
+            let _ = local.events.send(Event::Alive { peer });
+        }
     }
 }
 

@@ -15,7 +15,7 @@ const RETRY: LinkOptions = LinkOptions {
     retry_base: Millis(5_000),
     retry_cap: Millis(60_000),
     max_retry_attempts: ATTEMPTS_MAX,
-    handshake_timeout: Millis(10_000),
+    ..LinkOptions::DEFAULT
 };
 
 /// How it stands with one relay.

@@ -129,7 +129,9 @@ fn r134_a_note_that_changed_refuses_once_though_the_kernel_sees_no_restart() {
     pair.world.forget_frames();
     pair.world.restart(bob, RestoreSnapshot(backup));
     pair.world.run_until_quiet();
-    assert_eq!(handshakes(&pair.world, ann, bob), 2, "{}", pair.world.trace(60));
+    // Bob's own dial, which ends by the note, and the one after it.
+    let both = handshakes(&pair.world, bob, ann) + handshakes(&pair.world, ann, bob);
+    assert_eq!(both, 2, "{}", pair.world.trace(60));
     pair.world.call(ann, &pair.url, "bump").fulfils(2);
 }
 

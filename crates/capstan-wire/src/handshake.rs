@@ -179,3 +179,12 @@ pub fn is_confirm(text: &str) -> bool {
             && serde_json::from_str::<Value>(text)
                 .is_ok_and(|value| value.get("method").and_then(Value::as_str) == Some("handshakeConfirm")))
 }
+
+/// The last frame to a peer that is closed by intent, or the answer to its dial: it need not dial again until it is
+/// told to, or dialled (03 B-48).
+pub const CLOSED: &str = r#"{"method":"peerClosed"}"#;
+
+/// Whether a frame is [`CLOSED`], in exactly these bytes.
+pub fn is_closed(text: &str) -> bool {
+    text == CLOSED
+}

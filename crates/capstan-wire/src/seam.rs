@@ -32,6 +32,13 @@ pub enum LinkOrder {
         /// Whether something waits to be sent.
         for_send: bool,
     },
+    /// Dial once, though we need no link: the peer may wait for us to be there again.
+    Knock {
+        /// Whom.
+        peer: PeerId,
+        /// Where it might be found; merged with what is known.
+        hints: Vec<Hint>,
+    },
     /// No link is needed; an open channel may stay until it ends by itself.
     Unwant {
         /// Whom.

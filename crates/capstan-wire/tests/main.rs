@@ -5,6 +5,8 @@ mod frames;
 mod handshakes;
 mod identities;
 mod link_bench;
+mod link_life;
+mod link_limits;
 mod link_pair;
 mod link_scenarios;
 mod recordings;

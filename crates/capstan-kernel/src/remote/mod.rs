@@ -175,6 +175,9 @@ fn standing_orders(db: &mut Db, channels: &mut Channels, step: &mut Step) {
             let for_send = outbox::pending(&tx, rid);
             channels.asked.insert(peer.clone(), for_send);
             step.effects.push(Effect::Link(LinkOrder::Want { peer, hints: row.hints.clone(), for_send }));
+        } else if outbox::is_held(&tx, rid) {
+            // It may have waited for our return, and need not find out by its own next attempt.
+            step.effects.push(Effect::Link(LinkOrder::Knock { peer, hints: row.hints.clone() }));
         }
     }
 }

@@ -75,6 +75,13 @@ pub(super) fn wanted(tx: &Tx<'_>, rid: RemoteId) -> bool {
     pending(tx, rid) || decides || tx.iter::<Redemptions>().any(|(_, row)| row.remote == rid) || imports()
 }
 
+/// Whether the peer holds anything of ours, so that it may have something to say.
+pub(super) fn is_held(tx: &Tx<'_>, rid: RemoteId) -> bool {
+    let endpoint = EndpointId::Remote(rid);
+    let all = (endpoint, KRef::Object(ObjectId(0)))..=(endpoint, KRef::Promise(PromiseId(u64::MAX)));
+    tx.range::<Clist>(all).next().is_some()
+}
+
 /// Translates a delivery and appends it; what the delivery means locally (bits, pairs) is the caller's.
 pub(super) fn deliver(
     turn: &mut Turn<'_>,

@@ -205,7 +205,10 @@ impl World {
         let vain = |effect: &Effect| {
             matches!(
                 effect,
-                Effect::Log { .. } | Effect::Link(LinkOrder::Want { .. } | LinkOrder::Unwant { .. })
+                Effect::Log { .. }
+                    | Effect::Link(
+                        LinkOrder::Want { .. } | LinkOrder::Unwant { .. } | LinkOrder::Knock { .. }
+                    )
             )
         };
         let active = !step.dispatches.is_empty() || !step.effects.iter().all(vain);

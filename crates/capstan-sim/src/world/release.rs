@@ -5,7 +5,7 @@ use crate::net::{End, Item};
 use capstan_kernel::effect::{Effect, LogLevel};
 use capstan_kernel::input::Input;
 use capstan_model::peer::{ChannelId, Millis, PeerId};
-use capstan_wire::link::{Action, LinkFact};
+use capstan_wire::link::{Action, DialFault, FaultCode, LinkFact};
 use capstan_wire::seam::LinkOrder;
 
 impl World {
@@ -139,7 +139,7 @@ impl World {
                 }
             }
             (_, _) => {
-                let error = "connection refused".to_owned();
+                let error = DialFault::new(FaultCode::Refused, "connection refused");
                 self.observe(kernel, LinkFact::DialFailed { peer, error });
             }
         }

@@ -7,7 +7,7 @@ use super::{Action, Channel, Links, Purpose, Stage, terminal};
 use crate::decide::channel_verdict;
 use crate::facts::Facts;
 use crate::handshake::{
-    CONFIRM, HandshakeError, HandshakeKind, decode_handshake, encode_handshake, is_confirm,
+    CLOSED, CONFIRM, HandshakeError, HandshakeKind, decode_handshake, encode_handshake, is_closed, is_confirm,
 };
 use crate::seam::{LinkEvent, Verdict};
 use capstan_model::peer::{ChannelId, Millis, PeerId};
@@ -22,11 +22,18 @@ impl Links {
         };
         let dialed = dialed.then(|| purpose.unwrap_or(Purpose::Reconnect));
         if !self.admits(&peer, dialed.is_some()) {
+            if dialed.is_none() && self.peers.get(&peer).is_some_and(|known| known.closed) {
+                self.actions.push(Action::Write { channel, texts: vec![CLOSED.into()], token: None });
+            }
             self.actions.push(Action::Close { channel, graceful: true });
+            // What was dialled in vain for a reason of our own is not held against the peer.
+            if let Some(known) = self.peers.get_mut(&peer).filter(|_| dialed.is_some()) {
+                known.attempt = known.attempt.saturating_sub(1);
+            }
             return;
         }
         if dialed.is_none() {
-            self.peers.entry(peer.clone()).or_default();
+            self.peer_mut(now, &peer).last_active = now;
         }
         let stage = if dialed.is_some() { Stage::Parked } else { Stage::AwaitHello };
         let deadline = Some(now.after(self.options.handshake_timeout));
@@ -43,7 +50,9 @@ impl Links {
             kept_bytes: 0,
             deadline,
             registered_at: now,
+            last_active: now,
             awaited: VecDeque::new(),
+            paced: VecDeque::new(),
         };
         self.channels.insert(channel, fresh);
     }
@@ -58,6 +67,9 @@ impl Links {
         if dialed && known.is_none_or(|known| known.registered.is_some()) {
             return false;
         }
+        if self.is_full() && known.is_none_or(|known| known.registered.is_none()) {
+            return false;
+        }
         let young = |channel: &&Channel| channel.stage != Stage::Registered;
         let of_peer = self.channels.values().filter(young).filter(|channel| &channel.peer == peer).count();
         let inbound = self.channels.values().filter(young).filter(|channel| channel.dialed.is_none()).count();
@@ -66,6 +78,7 @@ impl Links {
 
     pub(super) fn texts_read(&mut self, now: Millis, channel: ChannelId, texts: Vec<Arc<str>>) {
         let Some(open) = self.channels.get_mut(&channel) else { return };
+        open.last_active = now;
         if open.stage == Stage::Registered && !open.confirm_due {
             return self.deliver(channel, texts);
         }
@@ -80,13 +93,29 @@ impl Links {
         }
     }
 
-    fn deliver(&mut self, channel: ChannelId, frames: Vec<Arc<str>>) {
+    fn deliver(&mut self, channel: ChannelId, mut frames: Vec<Arc<str>>) {
         if let Some(known) = self.channels.get(&channel).and_then(|open| self.peers.get_mut(&open.peer)) {
             known.attempt = 0;
+        }
+        let closed = frames.last().is_some_and(|text| is_closed(text));
+        if closed {
+            frames.pop();
         }
         if !frames.is_empty() {
             self.report(LinkEvent::FramesRead { channel, frames });
         }
+        if closed {
+            self.declined(channel);
+        }
+    }
+
+    /// The peer has closed us by intent.
+    fn declined(&mut self, channel: ChannelId) {
+        if let Some(known) = self.channels.get(&channel).and_then(|open| self.peers.get_mut(&open.peer)) {
+            known.declined = true;
+            known.retry_at = None;
+        }
+        self.close(channel, "the peer has closed the connection by intent", true);
     }
 
     /// Uses kept frames as far as the channel's stage allows.
@@ -199,6 +228,9 @@ impl Links {
     fn ack(&mut self, channel: ChannelId) {
         let Some(open) = self.channels.get(&channel) else { return };
         let Some(text) = open.kept.front() else { return };
+        if is_closed(text) {
+            return self.declined(channel);
+        }
         let decoded = expect(HandshakeKind::HandshakeAck, text);
         let peer = open.peer.clone();
         if peer < self.own && self.in_progress(&peer, false).is_some() {
@@ -292,6 +324,13 @@ impl Links {
     }
 
     fn register(&mut self, now: Millis, channel: ChannelId) {
+        let peer = self.channels.get(&channel).and_then(|open| self.peers.get(&open.peer));
+        if self.is_full() && peer.is_some_and(|known| known.registered.is_none()) {
+            let limit = self.options.connections_max;
+            let reason = format!("Connection limit reached: {limit}/{limit} concurrent connections");
+            self.not_an_attempt(channel);
+            return self.close(channel, &reason, true);
+        }
         let Some(open) = self.channels.get_mut(&channel) else { return };
         open.stage = Stage::Registered;
         open.deadline = None;
@@ -305,6 +344,10 @@ impl Links {
         known.attempt = 0;
         known.held = false;
         known.gave_up = false;
+        known.declined = false;
+        known.fault = None;
+        known.queued = None;
+        known.last_active = now;
         let replaced = known.registered.replace(channel);
         if let Some(older) = replaced.filter(|older| *older != channel) {
             self.close(older, "replaced by a newer channel", true);
@@ -341,6 +384,14 @@ impl Links {
         true
     }
 
+    /// What was dialled in vain for a reason of our own is not held against the peer.
+    fn not_an_attempt(&mut self, channel: ChannelId) {
+        let Some(open) = self.channels.get(&channel).filter(|open| open.dialed.is_some()) else { return };
+        if let Some(known) = self.peers.get_mut(&open.peer) {
+            known.attempt = known.attempt.saturating_sub(1);
+        }
+    }
+
     fn set_stage(&mut self, channel: ChannelId, stage: Stage, deadline: Option<Millis>) {
         if let Some(open) = self.channels.get_mut(&channel) {
             open.stage = stage;
@@ -351,7 +402,7 @@ impl Links {
 
 impl Channel {
     /// Whether both sides spoke the session generation.
-    fn is_session(&self) -> bool {
+    pub(super) fn is_session(&self) -> bool {
         self.ours_session && self.theirs.as_ref().is_some_and(|theirs| theirs.session.is_some())
     }
 }

@@ -10,10 +10,15 @@
 //! answers what it is dialled with, and drops its own dial once that one is registered. A lone channel is always kept.
 
 mod dialling;
+mod fault;
 mod handshake;
+mod pacing;
 mod policy;
+mod rate;
 
+pub use fault::{DialFault, FaultCode};
 pub use policy::{LinkOptions, delay};
+pub use rate::{RateLimiter, TooFast};
 
 use crate::facts::Facts;
 use crate::seam::{LinkEvent, LinkOrder, SendFault};
@@ -67,8 +72,13 @@ pub enum LinkFact {
     DialFailed {
         /// Whom.
         peer: PeerId,
-        /// For the log.
-        error: String,
+        /// Why.
+        error: DialFault,
+    },
+    /// The connection beneath a peer's channels has shown that it lives, though they are silent.
+    Alive {
+        /// Whose.
+        peer: PeerId,
     },
     /// A peer showed where it can be dialled.
     HintsSeen {
@@ -122,6 +132,8 @@ pub struct Links {
     options: LinkOptions,
     peers: BTreeMap<PeerId, Peer>,
     channels: BTreeMap<ChannelId, Channel>,
+    /// Peers whose dial waits until another channel is gone, in the order asked.
+    room: VecDeque<PeerId>,
     actions: Vec<Action>,
     stopped: bool,
 }
@@ -135,11 +147,21 @@ struct Peer {
     wanted: bool,
     /// Closed by intent (03 B-48).
     closed: bool,
+    /// The peer has closed us by intent: it is not dialled until it dials, or we are told to.
+    declined: bool,
     /// A dial for a send met a restarted peer: no dial by itself until the next want (03 S5).
     held: bool,
     gave_up: bool,
     attempt: u32,
+    /// The last failure of a dial, and how many of its kind came in a row.
+    fault: Option<FaultCode>,
+    faults: u32,
     retry_at: Option<Millis>,
+    /// Its dial waits for room, and what it is for.
+    queued: Option<Purpose>,
+    dials: Option<RateLimiter>,
+    messages: Option<RateLimiter>,
+    last_active: Millis,
     /// A dial is in flight, and whether it is for a send.
     dialing: Option<Purpose>,
     registered: Option<ChannelId>,
@@ -171,7 +193,10 @@ struct Channel {
     kept_bytes: usize,
     deadline: Option<Millis>,
     registered_at: Millis,
+    last_active: Millis,
     awaited: VecDeque<WriteToken>,
+    /// Frames that wait for the rate limit, with the token of the order that ends there.
+    paced: VecDeque<(Arc<str>, Option<WriteToken>)>,
 }
 
 /// How far a channel is. Parked stages hold the machine's whole attention back, not the peer's frames.
@@ -196,7 +221,7 @@ impl Links {
     /// Starts with no peers. `own` is this kernel's own peer id.
     pub fn new(own: PeerId, options: LinkOptions) -> Self {
         let (peers, channels) = (BTreeMap::new(), BTreeMap::new());
-        Links { own, options, peers, channels, actions: Vec::new(), stopped: false }
+        Links { own, options, peers, channels, room: VecDeque::new(), actions: Vec::new(), stopped: false }
     }
 
     /// Takes one order of the kernel. `chance` is any random number; it only spreads retries.
@@ -206,21 +231,22 @@ impl Links {
             return std::mem::take(&mut self.actions);
         }
         match order {
-            LinkOrder::Want { peer, hints, for_send } => self.want(peer, hints, for_send),
+            LinkOrder::Want { peer, hints, for_send } => self.want(now, peer, hints, for_send),
+            LinkOrder::Knock { peer, hints } => self.knock(now, peer, hints),
             LinkOrder::Unwant { peer } => self.unwant(&peer),
             LinkOrder::Greet { channel, facts } => self.greet(now, channel, &facts),
             LinkOrder::Answer { channel, verdict } => self.answer(now, chance, channel, verdict),
             LinkOrder::Send { channel, frames, awaited } => {
                 let seq = frames.last().and_then(|frame| frame.seq);
                 let texts = frames.into_iter().map(|frame| frame.text).collect();
-                self.send(channel, texts, awaited.then_some(WriteToken(seq)));
+                self.send(now, channel, texts, awaited.then_some(WriteToken(seq)));
             }
             LinkOrder::CloseChannel { channel, reason } => {
                 self.close(channel, &reason, true);
                 self.settle(now, chance);
             }
-            LinkOrder::ClosePeer { peer } => self.close_peer(peer),
-            LinkOrder::Reopen { peer, hints } => self.reopen(peer, hints),
+            LinkOrder::ClosePeer { peer } => self.close_peer(now, peer),
+            LinkOrder::Reopen { peer, hints } => self.reopen(now, peer, hints),
             LinkOrder::ForgetPeer { peer } => self.forget(&peer),
             LinkOrder::Woke => self.woke(now),
             LinkOrder::ResetNote { peer } => {
@@ -242,8 +268,9 @@ impl Links {
             LinkFact::TextsRead { channel, texts } => self.texts_read(now, channel, texts),
             LinkFact::Written { channel, token, outcome } => self.written(channel, token, outcome),
             LinkFact::ChannelDown { channel, reason } => self.lost(channel, &reason),
-            LinkFact::DialFailed { peer, .. } => self.dial_failed(&peer),
-            LinkFact::HintsSeen { peer, hints } => self.hints_seen(peer, hints),
+            LinkFact::DialFailed { peer, error } => self.dial_failed(&peer, &error),
+            LinkFact::Alive { peer } => self.alive(now, &peer),
+            LinkFact::HintsSeen { peer, hints } => self.hints_seen(now, peer, hints),
             LinkFact::Tick => self.expire(now),
         }
         self.settle(now, chance);
@@ -258,13 +285,16 @@ impl Links {
             self.close(channel, "network stopped", true);
         }
         self.peers.clear();
+        self.room.clear();
         std::mem::take(&mut self.actions)
     }
 
-    /// When [`LinkFact::Tick`] is due at the latest; `None`: not until something else happens.
+    /// When [`LinkFact::Tick`] is due at the latest; `None`: not until something else happens. What ends silence and
+    /// forgets peers is not waited for to the moment: a tick every few seconds does that.
     pub fn next_deadline(&self) -> Option<Millis> {
-        let retries = self.peers.values().filter_map(|peer| peer.retry_at);
-        retries.chain(self.channels.values().filter_map(|channel| channel.deadline)).min()
+        let of_peers = self.peers.values().filter_map(|peer| peer.retry_at);
+        let of_channels = self.channels.values().filter_map(|channel| self.channel_deadline(channel));
+        of_peers.chain(of_channels).min()
     }
 
     /// The channel in use to this peer.
@@ -279,15 +309,6 @@ impl Links {
             let seq = frames.last().and_then(|frame| frame.seq);
             self.report(LinkEvent::Sent { channel, seq, outcome: Err(terminal("NetworkStoppedError")) });
         }
-    }
-
-    fn send(&mut self, channel: ChannelId, texts: Vec<Arc<str>>, token: Option<WriteToken>) {
-        let Some(open) = self.channels.get_mut(&channel) else { return };
-        if open.stage != Stage::Registered || texts.is_empty() {
-            return;
-        }
-        open.awaited.extend(token);
-        self.actions.push(Action::Write { channel, texts, token });
     }
 
     fn written(&mut self, channel: ChannelId, token: WriteToken, outcome: Result<(), String>) {
@@ -319,10 +340,9 @@ impl Links {
             let outcome = Err(SendFault::Transient(reason.to_owned()));
             self.report(LinkEvent::Sent { channel, seq: token.0, outcome });
         }
-        if let Some(peer) = self.peers.get_mut(&gone.peer)
-            && peer.registered == Some(channel)
-        {
-            peer.registered = None;
+        if let Some(peer) = self.peers.get_mut(&gone.peer) {
+            peer.last_active = peer.last_active.max(gone.last_active);
+            peer.registered = peer.registered.filter(|registered| *registered != channel);
         }
         if self.peers.get(&gone.peer).is_some_and(Peer::is_blank) {
             self.peers.remove(&gone.peer);

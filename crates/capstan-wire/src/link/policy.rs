@@ -1,6 +1,7 @@
 //! The numbers and pure rules of the link machine.
 
 use capstan_model::peer::Millis;
+use std::num::NonZeroU32;
 
 /// What may be chosen about links. The defaults are those between session kernels (03 B-33a).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,18 +14,50 @@ pub struct LinkOptions {
     pub max_retry_attempts: u32,
     /// How long the peer may take for its part of a handshake.
     pub handshake_timeout: Millis,
+    /// Channels in use at once, all peers. A dial beyond it waits for room, an inbound channel is refused.
+    pub connections_max: usize,
+    /// Dials of one peer in any minute; one more waits.
+    pub dials_per_minute: NonZeroU32,
+    /// Frames written to one peer in any second; one more waits. `None`: as many as the peer's credit allows.
+    pub messages_per_second: Option<NonZeroU32>,
+    /// A channel on which nothing was heard or said for so long is lost; never below five seconds.
+    pub inactivity_timeout: Millis,
+    /// A peer without a channel that nobody wanted for so long is forgotten.
+    pub stale_timeout: Millis,
+}
+
+impl LinkOptions {
+    /// The defaults.
+    pub const DEFAULT: LinkOptions = LinkOptions {
+        retry_base: Millis(25),
+        retry_cap: Millis(2_000),
+        max_retry_attempts: 0,
+        handshake_timeout: Millis(10_000),
+        connections_max: 1024,
+        dials_per_minute: NonZeroU32::new(600).expect("not zero"),
+        messages_per_second: None,
+        inactivity_timeout: Millis(120_000),
+        stale_timeout: Millis(3_600_000),
+    };
+
+    /// How long a channel may be silent.
+    pub(super) fn silence_max(&self) -> Millis {
+        self.inactivity_timeout.max(INACTIVITY_MIN)
+    }
 }
 
 impl Default for LinkOptions {
     fn default() -> Self {
-        LinkOptions {
-            retry_base: Millis(25),
-            retry_cap: Millis(2_000),
-            max_retry_attempts: 0,
-            handshake_timeout: Millis(10_000),
-        }
+        LinkOptions::DEFAULT
     }
 }
+
+/// No channel is given up for a shorter silence, whatever the options say (03 B-7).
+pub(super) const INACTIVITY_MIN: Millis = Millis(5_000);
+/// Equal refusals in a row after which a peer is taken to be down (03 B-44).
+pub(super) const REFUSALS_DOWN: u32 = 5;
+/// The pause after a failure that trying again will hardly mend.
+pub(super) const HOPELESS_PAUSE: Millis = Millis(30_000);
 
 /// Channels of one peer in handshake: two crossing dials and a re-dial of each fit.
 pub(super) const HANDSHAKES_PER_PEER_MAX: usize = 4;
