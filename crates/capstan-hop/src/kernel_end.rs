@@ -99,6 +99,8 @@ impl KernelEnd {
                 }
                 tell(NetworkCall::WantLink { peer_id: peer, for_send });
             }
+            LinkOrder::Knock { peer, hints } => tell(NetworkCall::KnockLink { peer_id: peer, hints }),
+            LinkOrder::UseRelays { relays } => tell(NetworkCall::UseRelays { relays }),
             LinkOrder::Unwant { peer } => tell(NetworkCall::UnwantLink { peer_id: peer }),
             LinkOrder::Greet { channel, facts } => {
                 if let Some(responder) = self.owed().facts.remove(&channel) {

@@ -149,6 +149,18 @@ pub enum NetworkCall {
         /// Whether something waits to be sent.
         for_send: bool,
     },
+    /// Dial this peer once.
+    KnockLink {
+        /// Whom.
+        peer_id: PeerId,
+        /// Where it might be found.
+        hints: Vec<Hint>,
+    },
+    /// Be reachable through these relays too.
+    UseRelays {
+        /// Their addresses, each ending in `/p2p/…`.
+        relays: Vec<Hint>,
+    },
     /// No link is needed.
     UnwantLink {
         /// Whom.
@@ -181,7 +193,7 @@ pub enum NetworkCall {
 }
 
 impl NetworkCall {
-    const METHODS: [&str; 13] = [
+    const METHODS: [&str; 15] = [
         "initializeRemoteComms",
         "sendRemoteMessage",
         "closeConnection",
@@ -190,6 +202,8 @@ impl NetworkCall {
         "resetAllBackoffs",
         "stopRemoteComms",
         "wantLink",
+        "knockLink",
+        "useRelays",
         "unwantLink",
         "sendFrames",
         "closeChannel",

@@ -146,6 +146,8 @@ impl<N: Network> Up<N> {
                 let hints = self.state().hints.remove(&peer).unwrap_or_default();
                 LinkOrder::Want { peer, hints, for_send }
             }
+            NetworkCall::KnockLink { peer_id: peer, hints } => LinkOrder::Knock { peer, hints },
+            NetworkCall::UseRelays { relays } => LinkOrder::UseRelays { relays },
             NetworkCall::UnwantLink { peer_id: peer } => LinkOrder::Unwant { peer },
             NetworkCall::CloseConnection { peer_id: peer } => LinkOrder::ClosePeer { peer },
             NetworkCall::ReconnectPeer { peer_id: peer, hints } => LinkOrder::Reopen { peer, hints },

@@ -319,6 +319,10 @@ impl Driver {
             let timer = tokio::time::sleep_until(wake.map_or(latest, |at| at.min(latest)));
             tokio::select! {
                 command = inbox.recv() => match command {
+                    Some(Command::Order(LinkOrder::UseRelays { relays })) => {
+                        self.relays.learn(&relays, self.now());
+                        self.reserve();
+                    }
                     Some(Command::Order(order)) => {
                         let actions = self.links.order(self.now(), chance(), order);
                         self.execute(actions);

@@ -2,7 +2,7 @@
 
 use crate::address;
 use crate::node::NetError;
-use capstan_model::peer::Millis;
+use capstan_model::peer::{Hint, Millis};
 use capstan_wire::link::{LinkOptions, delay};
 use libp2p::Multiaddr;
 use libp2p::core::transport::ListenerId;
@@ -10,6 +10,8 @@ use libp2p::multiaddr::Protocol;
 
 /// Refusals in a row after which a relay is left alone.
 const ATTEMPTS_MAX: u32 = 10;
+/// Relays at once, given and learned.
+const RELAYS_MAX: usize = 64;
 /// The back-off between attempts.
 const RETRY: LinkOptions = LinkOptions {
     retry_base: Millis(5_000),
@@ -57,6 +59,21 @@ impl Relays {
             }
         }
         Ok(Relays { all })
+    }
+
+    /// Adds relays that became known later; malformed ones are skipped.
+    pub(crate) fn learn(&mut self, known: &[Hint], now: Millis) {
+        for text in known {
+            let address = text.parse::<Multiaddr>().ok().filter(address::is_relay);
+            let Some(address) = address else {
+                tracing::warn!(relay = %text, "a relay's address is malformed, or does not say who it is");
+                continue;
+            };
+            let fresh = self.all.iter().all(|known| known.address != address);
+            if fresh && self.all.len() < RELAYS_MAX {
+                self.all.push(Relay { address, standing: Standing::Due(now), refusals: 0 });
+            }
+        }
     }
 
     /// The relays' own addresses, as configured.
@@ -159,6 +176,18 @@ mod tests {
             relays.lost(listener, now, 7);
         }
         assert!(relays.next_deadline().is_some());
+    }
+
+    #[test]
+    fn relays_learned_later_are_asked_once_each_and_malformed_ones_not() {
+        let mut relays = Relays::new(&[RELAY.to_owned()]).unwrap();
+        let other = RELAY.replace("tcp/9", "tcp/10");
+        relays.learn(&[RELAY.into(), other.as_str().into(), "/ip4/127.0.0.1/tcp/9".into()], Millis(7));
+        assert_eq!(
+            relays.addresses().map(|address| address.to_string()).collect::<Vec<_>>(),
+            [RELAY, &other]
+        );
+        assert_eq!(relays.due(Millis(7)).len(), 2);
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod frame;
 pub mod handshake;
 pub mod identity;
 pub mod link;
+pub mod relay_pool;
 pub mod seam;
 pub mod url;
 pub mod window;

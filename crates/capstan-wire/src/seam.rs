@@ -39,6 +39,11 @@ pub enum LinkOrder {
         /// Where it might be found; merged with what is known.
         hints: Vec<Hint>,
     },
+    /// Be reachable through these relays too. Carried out by whoever has sockets: the link machine knows no relay.
+    UseRelays {
+        /// Their addresses, each ending in `/p2p/…`.
+        relays: Vec<Hint>,
+    },
     /// No link is needed; an open channel may stay until it ends by itself.
     Unwant {
         /// Whom.

@@ -249,6 +249,7 @@ impl Links {
             LinkOrder::Reopen { peer, hints } => self.reopen(now, peer, hints),
             LinkOrder::ForgetPeer { peer } => self.forget(&peer),
             LinkOrder::Woke => self.woke(now),
+            LinkOrder::UseRelays { .. } => {}
             LinkOrder::ResetNote { peer } => {
                 if let Some(known) = self.peers.get_mut(&peer) {
                     known.last_incarnation = None;
