@@ -169,8 +169,12 @@ impl Host {
         Ok(OcapUrl { oid: oid_from_secret(&secret), host: self.peer().clone(), hints }.to_string())
     }
 
-    /// Redeems an `ocap:` URL, ours or a peer's.
+    /// Redeems an `ocap:` URL, ours or a peer's; without a network, ours only (03 A-18).
     pub async fn redeem_url(&self, url: &str) -> Result<ObjectId, Refusal> {
+        let parsed: Result<OcapUrl, _> = url.parse();
+        if parsed.is_ok_and(|url| url.host != *self.peer()) && !self.has_network() {
+            return Err(Refusal::PeerUnreachable(NO_COMMS.to_owned()));
+        }
         let reply_key = chance::key().map_err(no_chance)?.into();
         let op = HostOp::RedeemUrl { url: url.to_owned(), reply_key };
         self.request(op).await.and_then(outcome::redeemed)
@@ -302,6 +306,9 @@ impl Drop for Abandon<'_> {
         }
     }
 }
+
+/// What a redemption at a peer is told where there is no network.
+const NO_COMMS: &str = "Remote comms not initialized";
 
 fn no_chance(error: getrandom::Error) -> Refusal {
     Refusal::Internal(format!("no randomness: {error}"))

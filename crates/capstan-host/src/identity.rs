@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_id_without_its_seed_is_refused() {
+    fn r27_without_its_identity_no_kernel_starts() {
         let with_meta = |rows: &[(&str, &str)]| {
             let mut changes = ChangeSet::default();
             for (key, text) in rows {

@@ -339,6 +339,7 @@ fn status(db: &Db, channels: &remote::Channels) -> Status {
         promises: db.len::<Promises>() as u64,
         queued: (db.len::<RunQueue>() + db.len::<PromiseQueue>()) as u64,
         listen: remote::listening(channels),
+        alarms: remote::alarms(channels),
     }
 }
 

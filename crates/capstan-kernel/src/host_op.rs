@@ -247,6 +247,9 @@ pub struct Status {
     pub queued: u64,
     /// Confirmed listen addresses.
     pub listen: Vec<Hint>,
+    /// What somebody must look into, since this process began: another kernel under our identity, a state that was put
+    /// back (03 G.4).
+    pub alarms: Vec<Arc<str>>,
 }
 
 /// One vat, for people and scripts.

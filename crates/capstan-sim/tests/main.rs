@@ -11,6 +11,7 @@ mod k_workload;
 mod pairs;
 mod r_garbage;
 mod r_links;
+mod r_peers;
 mod r_restart;
 mod r_restart_more;
 mod r_restart_rows;

@@ -139,12 +139,25 @@ fn a_home_with_a_long_path_works() -> anyhow::Result<()> {
 }
 
 #[test]
-fn without_a_network_there_are_no_listeners() {
+fn r9_the_status_tells_identity_only_connected_or_neither() {
     let shell = Shell::new();
     let started = shell.run(&["daemon", "start", "--no-network"]).done();
     assert_eq!(started.get("listen"), Some(&json!([])));
+    let comms = |shell: &Shell| shell.run(&["rpc", "getStatus"]).done().get("remoteComms").cloned();
+    let peer = started.get("peerId");
+    assert_eq!(comms(&shell), Some(json!({"state": "identity-only", "peerId": peer})));
     let root = shell.launch_example("counter.js");
     assert_eq!(shell.run(&["send", &root, "bump"]).done(), json!(1));
+    let foreign = "ocap:z2uFdqT7F9Yx1CbJgkBAu7wKZ6Hh8Vv3rQ9kN5mPsLx\
+                   @12D3KooWBhvxmvKdTYGJvXjKGBp7ybLvfBWCAfPWAq1NJEwS6Aeu";
+    shell.run(&["url", "redeem", foreign]).failed(1, "PEER_UNREACHABLE");
+    shell.run(&["daemon", "stop"]).done();
+    shell.run(&["rpc", "getStatus", "--no-spawn"]).failed(3, "NO_DAEMON");
+    let started = shell.run(&["daemon", "start"]).done();
+    let listen = started.get("listen");
+    assert!(listen.is_some_and(|listen| listen != &json!([])), "{started}");
+    assert_eq!(started.get("peerId"), peer);
+    assert_eq!(comms(&shell), Some(json!({"state": "connected", "peerId": peer, "listenAddresses": listen})));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::support::{COUNTER, call, host, launch, within};
 use capstan_host::{Host, HostConfig, HostError, STORE_FILE, SeedSource, fsck, purge, restore};
+use capstan_kernel::host_op::Refusal;
 use capstan_wire::identity::KeySeed;
 use std::os::unix::fs::PermissionsExt;
 
@@ -130,5 +131,8 @@ async fn r3_r10_an_identity_without_network_issues_and_redeems_its_own_urls() {
     let counter = launch(&host, COUNTER).await.root;
     let url = within(host.issue_url(counter)).await.unwrap();
     assert_eq!(within(host.redeem_url(&url)).await, Ok(counter));
+    let foreign = url.replace(host.peer().as_str(), "12D3KooWBhvxmvKdTYGJvXjKGBp7ybLvfBWCAfPWAq1NJEwS6Aeu");
+    let refusal = Refusal::PeerUnreachable("Remote comms not initialized".to_owned());
+    assert_eq!(within(host.redeem_url(&foreign)).await, Err(refusal));
     within(host.stop()).await;
 }

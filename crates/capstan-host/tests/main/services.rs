@@ -7,6 +7,7 @@ use capstan_host::{
 use capstan_kernel::host_op::{Answer, HostOp, LaunchConfig, Refusal};
 use capstan_model::capdata::CapData;
 use capstan_model::id::{KRef, ObjectId, VatId};
+use capstan_model::peer::Millis;
 use capstan_model::smallcaps::{decode, encode};
 use serde_json::{Value as Json, json};
 use std::io::{BufRead, BufReader, Write};
@@ -265,7 +266,7 @@ async fn k183_a_service_in_another_process() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn vats_issue_and_redeem_urls_across_two_hosts() {
+async fn r26_vats_issue_and_redeem_urls_across_two_hosts() {
     let (home_ann, home_bob) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (ann, bob) = (host(home_ann.path()).await, host(home_bob.path()).await);
     let (alice, ben) = (client(&ann, &URLS).await.root, client(&bob, &URLS).await.root);
@@ -285,6 +286,28 @@ async fn vats_issue_and_redeem_urls_across_two_hosts() {
         assert!(reason.contains("DELIVERY_FAILED"), "{reason}");
     }
     tokio::join!(within(ann.stop()), within(bob.stop()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r167_a_vat_that_redeems_nonsense_is_answered() {
+    let home = tempfile::tempdir().unwrap();
+    let config = HostConfig { ack_timeout: Millis(100), ..HostConfig::new(home.path()) };
+    let host = within(Host::start(config)).await.unwrap();
+    let alice = client(&host, &URLS).await.root;
+    let nobody = "ocap:z2uFdqT7F9Yx1CbJgkBAu7wKZ6Hh8Vv3rQ9kN5mPsLx\
+                  @12D3KooWBhvxmvKdTYGJvXjKGBp7ybLvfBWCAfPWAq1NJEwS6Aeu,/ip4/127.0.0.1/tcp/9";
+    for (url, why) in [
+        ("nonsense", "unparseable URL"),
+        ("http://example.com", "not an ocap URL"),
+        ("ocap:zNoHost", "bad ocap URL"),
+        (nobody, "URL redemption timed out after 400ms"),
+    ] {
+        let args = format!(r#"["ocapURLRedemptionService","redeem","{url}"]"#);
+        let reason = fails(&host, alice, "ask", &args).await;
+        assert!(reason.contains(why), "{url}: {reason}");
+    }
+    assert_eq!(call(&host, alice, "roundTrip", "[]", &[]).await, "#true");
+    within(host.stop()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

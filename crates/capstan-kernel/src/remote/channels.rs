@@ -3,11 +3,15 @@
 //! **Invariant:** at most one channel per peer is bound, and a bound channel carries the name of the session it was
 //! bound to; whatever it brings while another session is current is dropped unseen (law L8).
 
-use crate::effect::{Effect, Step};
+use crate::effect::{Effect, LogLevel, Step};
 use capstan_model::peer::{ChannelId, Epoch, Hint, Incarnation, Millis, PeerId, Seq};
 use capstan_wire::facts::Facts;
 use capstan_wire::seam::LinkOrder;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Alarms kept; more of them say nothing new.
+const ALARMS_MAX: usize = 16;
 
 /// What is known of open channels.
 #[derive(Debug, Default)]
@@ -17,6 +21,8 @@ pub(crate) struct Channels {
     pub(super) listen: Vec<Hint>,
     /// What the links were last asked for, by peer: whether it was for a send. Only saves repetition.
     pub(super) asked: BTreeMap<PeerId, bool>,
+    /// What somebody must look into, each once.
+    pub(super) alarms: Vec<Arc<str>>,
 }
 
 /// One channel, from the moment the kernel is asked what to say on it.
@@ -88,6 +94,14 @@ impl Bound {
 }
 
 impl Channels {
+    /// Raises an alarm, with a line in the log, unless it was raised already.
+    pub(super) fn raise(&mut self, text: String, step: &mut Step) {
+        if self.alarms.len() < ALARMS_MAX && !self.alarms.iter().any(|alarm| **alarm == *text) {
+            self.alarms.push(text.as_str().into());
+            step.effects.push(Effect::Log { level: LogLevel::Error, text });
+        }
+    }
+
     /// Returns the channel bound to a session with this peer.
     pub(super) fn bound_to(&self, peer: &PeerId) -> Option<ChannelId> {
         let bound = |channel: &Channel| channel.bound.is_some() && &channel.peer == peer;

@@ -35,9 +35,35 @@ pub(super) fn blank_session() -> SessionRow {
     }
 }
 
-/// Our own life.
-pub(super) fn own_life(tx: &Tx<'_>) -> Incarnation {
-    Incarnation::new(tx.get::<Meta>(&"incarnation".into()).cloned().unwrap_or_else(|| "".into()))
+/// Our own life, as this peer is told it (see [`rename_life`]).
+pub(super) fn own_life(tx: &Tx<'_>, peer: &PeerId) -> Incarnation {
+    let life = tx.get::<Meta>(&"incarnation".into()).cloned().unwrap_or_else(|| "".into());
+    match tx.get::<Meta>(&renamed_key(peer)) {
+        None => Incarnation::new(life),
+        Some(times) => Incarnation::new(format!("{life}.{times}")),
+    }
+}
+
+/// Whether our life is told to this peer as `said`.
+pub(super) fn is_own_life(db: &Db, peer: &PeerId, said: &Incarnation) -> bool {
+    let life = db.get::<Meta>(&"incarnation".into()).map_or("", |life| life);
+    let rest = said.as_str().strip_prefix(life);
+    match db.get::<Meta>(&renamed_key(peer)) {
+        None => rest == Some(""),
+        Some(times) => rest.and_then(|rest| rest.strip_prefix('.')) == Some(&**times),
+    }
+}
+
+fn renamed_key(peer: &PeerId) -> std::sync::Arc<str> {
+    format!("lifeRenamed {peer}").into()
+}
+
+/// Gives our life another name toward this peer. To a classic peer nothing else says that we ended the session and count
+/// from the beginning: it would take our next frames for duplicates for ever.
+pub(super) fn rename_life(turn: &mut Turn<'_>, peer: &PeerId) {
+    let key = renamed_key(peer);
+    let times = turn.tx.get::<Meta>(&key).and_then(|times| times.parse::<u64>().ok()).unwrap_or(0);
+    turn.tx.put::<Meta>(key, times.saturating_add(1).to_string().into());
 }
 
 pub(super) fn session(tx: &Tx<'_>, peer: &PeerId) -> SessionRow {
@@ -57,7 +83,7 @@ pub(super) fn record_life(turn: &mut Turn<'_>, peer: &PeerId, incarnation: Optio
 /// The current session with the peer; none while we are nascent toward it.
 pub(super) fn session_name(tx: &Tx<'_>, peer: &PeerId) -> Option<SessionName> {
     let theirs = believes(tx, peer)?;
-    Some(SessionName { ours: own_life(tx), theirs, epoch: session(tx, peer).epoch })
+    Some(SessionName { ours: own_life(tx, peer), theirs, epoch: session(tx, peer).epoch })
 }
 
 /// Whether both ends are known to have used the session.
@@ -67,7 +93,7 @@ pub(super) fn confirmed(row: &SessionRow) -> bool {
 
 /// What we say to this peer at this moment.
 pub(super) fn facts(tx: &Tx<'_>, config: &KernelConfig, listen: &[Hint], peer: &PeerId) -> Facts {
-    let incarnation = own_life(tx);
+    let incarnation = own_life(tx, peer);
     if config.generation == Generation::Classic {
         return Facts { incarnation, session: None };
     }

@@ -224,6 +224,10 @@ pub(super) fn end_and_tell(
     peer: &PeerId,
     ending: &Ending,
 ) -> Result<(), Corrupt> {
+    let session = facts::session(&turn.tx, peer);
+    if outbox::keeps_names(turn, peer) && (session.sent.0 > 0 || session.recv.0 > 0) {
+        facts::rename_life(turn, peer);
+    }
     let outcome = end_session(turn, rid, ending)?;
     facts::record_life(turn, peer, None);
     let effects = finalize_peer_restart(outcome);

@@ -39,17 +39,18 @@ struct Conclusion {
     bound: Option<Bound>,
     ends: Ends,
     outcomes: Vec<RestartOutcome>,
+    alarm: Option<String>,
 }
 
 impl Conclusion {
     fn only(verdict: Verdict) -> Self {
-        Conclusion { verdict, bound: None, ends: Ends::None, outcomes: Vec::new() }
+        Conclusion { verdict, bound: None, ends: Ends::None, outcomes: Vec::new(), alarm: None }
     }
     fn refuse(reason: impl Into<String>) -> Self {
         Self::only(Verdict::Refuse(reason.into()))
     }
     fn bind(bound: Bound, ends: Ends) -> Self {
-        Conclusion { verdict: Verdict::Register, bound: Some(bound), ends, outcomes: Vec::new() }
+        Conclusion { bound: Some(bound), ends, ..Self::only(Verdict::Register) }
     }
 }
 
@@ -110,7 +111,10 @@ fn apply(
     conclusion: Conclusion,
     step: &mut Step,
 ) {
-    let Conclusion { verdict, bound, ends, outcomes } = conclusion;
+    let Conclusion { verdict, bound, ends, outcomes, alarm } = conclusion;
+    if let Some(text) = alarm {
+        channels.raise(text, step);
+    }
     match ends {
         Ends::None => {}
         Ends::Replaced => {
@@ -152,8 +156,9 @@ fn write(turn: &mut Turn<'_>, exchange: &Exchange<'_>, fresh: Incarnation) -> Re
     let observed = &theirs.incarnation;
     let conclusion = match decision {
         Decision::Clone => {
-            turn.log(LogLevel::Error, "our own peer id is at the other end of a channel: is this a clone?");
-            Conclusion::refuse("own peer id at the other end")
+            let text =
+                "our own peer id is at the other end of a channel: a second kernel runs on this identity";
+            Conclusion { alarm: Some(text.into()), ..Conclusion::refuse("own peer id at the other end") }
         }
         Decision::Close(reason) => Conclusion::refuse(reason),
         Decision::Classic => classic(turn, exchange, rid, &now)?,
@@ -185,7 +190,7 @@ fn write(turn: &mut Turn<'_>, exchange: &Exchange<'_>, fresh: Incarnation) -> Re
 /// Our rows as facts, whatever generation is spoken.
 fn rows(turn: &Turn<'_>, peer: &PeerId) -> Facts {
     let session = Some(facts::session_facts(&turn.tx, turn.config, &[], peer));
-    Facts { incarnation: facts::own_life(&turn.tx), session }
+    Facts { incarnation: facts::own_life(&turn.tx, peer), session }
 }
 
 /// Binds the channel to the session in the rows.
@@ -295,9 +300,8 @@ fn regressed(
         peer.short(),
         fresh.short()
     );
-    turn.log(LogLevel::Error, text);
-    let verdict = Verdict::Refuse("this kernel was restored from an older backup".into());
-    Ok(Conclusion { verdict, bound: None, ends: Ends::Every, outcomes })
+    let refusal = Conclusion::refuse("this kernel was restored from an older backup");
+    Ok(Conclusion { ends: Ends::Every, outcomes, alarm: Some(text), ..refusal })
 }
 
 /// The life of the peer that the classic comparison is made with: the one on file (03 S2).
@@ -334,12 +338,8 @@ fn classic(
             }
             let (old, new) = (before.as_ref().map_or("", Incarnation::short), observed.short());
             turn.log(LogLevel::Info, format!("peer {} restarted: {old} is now {new}", peer.short()));
-            Ok(Conclusion {
-                verdict: Verdict::Restarted,
-                bound: None,
-                ends: Ends::OfPeer,
-                outcomes: outcome.into_iter().collect(),
-            })
+            let outcomes = outcome.into_iter().collect();
+            Ok(Conclusion { ends: Ends::OfPeer, outcomes, ..Conclusion::only(Verdict::Restarted) })
         }
     }
 }

@@ -245,6 +245,11 @@ pub(crate) fn forget_everyone(channels: &mut Channels, peers: BTreeSet<PeerId>, 
     }
 }
 
+/// Returns what somebody must look into.
+pub(crate) fn alarms(channels: &Channels) -> Vec<std::sync::Arc<str>> {
+    channels.alarms.clone()
+}
+
 /// Returns our own confirmed listen addresses.
 pub(crate) fn listening(channels: &Channels) -> Vec<Hint> {
     channels.listen.clone()

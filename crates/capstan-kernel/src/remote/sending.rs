@@ -66,10 +66,9 @@ pub(super) fn transmit(
 
 fn is_current(db: &Db, peer: &PeerId, bound: &Bound, row: &SessionRow) -> bool {
     let life = db.get::<PeerIncarnations>(peer).and_then(|row| row.incarnation.as_ref());
-    let ours = db.get::<capstan_store::schema::Meta>(&"incarnation".into());
     life == Some(&bound.name.theirs)
         && row.epoch == bound.name.epoch
-        && ours.map_or("", |text| text) == bound.name.ours.as_str()
+        && facts::is_own_life(db, peer, &bound.name.ours)
 }
 
 /// The next frame of a classic channel, if none is being written.

@@ -156,40 +156,57 @@ fn a_restored_backup_comes_back_as_another_life() {
 
 #[test]
 fn r145_forgetting_ends_the_session_for_both() {
-    {
-        let (mut world, object) = pair(Generation::Session);
+    for generation in BOTH {
+        let (mut world, object) = pair(generation);
         let waiting = world.send(ANN, object, "keep", &[]);
         world.pass(1_000);
         let ann = world.sides[ANN].name.clone();
-        assert!(world.request(BOB, HostOp::PeerForget(ann.clone())).is_ok());
-        assert_eq!(world.db(BOB).len::<Remotes>(), 0);
-        assert!(world.db(BOB).get::<PeerIncarnations>(&ann).is_none());
-        assert_eq!(world.db(BOB).len::<Outbox>(), 0);
-        world.pass(10_000);
-        assert!(world.settled(ANN, waiting).0);
-        meets_again(&mut world);
+        for times in 1..=2 {
+            assert!(world.request(BOB, HostOp::PeerForget(ann.clone())).is_ok());
+            assert_eq!(world.db(BOB).len::<Remotes>(), 0, "{generation:?}");
+            assert!(world.db(BOB).get::<PeerIncarnations>(&ann).is_none());
+            assert_eq!(world.db(BOB).len::<Outbox>(), 0);
+            world.pass(10_000);
+            if times == 1 {
+                // A classic peer learns it when it next has something to say.
+                let (rejected, text) = match generation {
+                    Generation::Session => world.settled(ANN, waiting),
+                    Generation::Classic => {
+                        let more = world.send(ANN, object, "greet", &[]);
+                        world.pass(30_000);
+                        assert!(world.settled(ANN, more).0);
+                        world.settled(ANN, waiting)
+                    }
+                };
+                assert!(rejected, "{generation:?} {text}");
+            }
+            meets_again(&mut world);
+            meets_again(&mut world);
+        }
     }
 }
 
 #[test]
 fn a_closed_peer_is_refused_until_it_is_reopened() {
-    let (mut world, object) = pair(Generation::Session);
-    let bob = world.sides[BOB].name.clone();
-    let waiting = world.send(ANN, object, "keep", &[]);
-    world.pass(100);
-    assert!(world.request(ANN, HostOp::PeerClose(bob.clone())).is_ok());
-    let (rejected, text) = world.settled(ANN, waiting);
-    assert!(rejected && text.contains("[KERNEL:CONNECTION_LOST]"), "{text}");
-    let asked = world.ask_redeem(ANN, "ocap:zNothing@bob");
-    world.pass(1_000);
-    let refusal = Refusal::Redemption("Message delivery failed after intentional close".into());
-    assert_eq!(world.answer(ANN, asked), Err(refusal));
-    assert_eq!(world.remote(ANN).state, "closed");
-    world.restart(ANN, Disk::Keep);
-    assert_eq!(world.remote(ANN).state, "closed");
-    assert!(world.request(ANN, HostOp::PeerReconnect { peer: bob, hints: vec![] }).is_ok());
-    world.pass(5_000);
-    meets_again(&mut world);
+    for generation in BOTH {
+        let (mut world, object) = pair(generation);
+        let bob = world.sides[BOB].name.clone();
+        let waiting = world.send(ANN, object, "keep", &[]);
+        world.pass(100);
+        assert!(world.request(ANN, HostOp::PeerClose(bob.clone())).is_ok());
+        let (rejected, text) = world.settled(ANN, waiting);
+        assert!(rejected && text.contains("[KERNEL:CONNECTION_LOST]"), "{text}");
+        let asked = world.ask_redeem(ANN, "ocap:zNothing@bob");
+        world.pass(1_000);
+        let refusal = Refusal::Redemption("Message delivery failed after intentional close".into());
+        assert_eq!(world.answer(ANN, asked), Err(refusal));
+        assert_eq!(world.remote(ANN).state, "closed");
+        world.restart(ANN, Disk::Keep);
+        assert_eq!(world.remote(ANN).state, "closed");
+        assert!(world.request(ANN, HostOp::PeerReconnect { peer: bob, hints: vec![] }).is_ok());
+        world.pass(5_000);
+        meets_again(&mut world);
+    }
 }
 
 #[test]

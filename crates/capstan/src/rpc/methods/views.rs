@@ -45,7 +45,7 @@ pub(super) async fn status(daemon: &Daemon) -> Outcome {
     Ok(json!({
         "peerId": host.peer(), "incarnation": status.incarnation, "listen": host.listen(), "vats": status.vats,
         "subclusters": status.subclusters, "remotes": status.remotes, "objects": status.objects,
-        "promises": status.promises, "queued": status.queued,
+        "promises": status.promises, "queued": status.queued, "alarms": status.alarms,
     }))
 }
 
