@@ -15,6 +15,7 @@ const ALARMS_MAX: usize = 16;
 
 /// What is known of open channels.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Channels {
     pub(super) open: BTreeMap<ChannelId, Channel>,
     /// Our own confirmed listen addresses.
@@ -27,6 +28,7 @@ pub(crate) struct Channels {
 
 /// One channel, from the moment the kernel is asked what to say on it.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Channel {
     pub(super) peer: PeerId,
     pub(super) dialed: bool,
@@ -51,6 +53,7 @@ pub(super) struct SessionName {
 
 /// What a registered channel is doing.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Bound {
     pub(super) name: SessionName,
     /// One of the two ends speaks the classic generation here: one frame at a time, awaited (03 S12).

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
 
 mod classic;
+mod explore;
 mod frames;
 mod restart;
 mod session;
