@@ -37,7 +37,7 @@ impl FromStr for OcapUrl {
 
     fn from_str(text: &str) -> Result<Self, OcapUrlError> {
         // As a URL parser does: blanks around it do not count, and an opaque path ends at `?` or `#`.
-        let text = text.trim_matches(|c: char| c <= ' ');
+        let text = bare(text);
         let (scheme, rest) = text.split_once(':').ok_or(OcapUrlError::Unparseable)?;
         let well_formed = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
             && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'));
@@ -49,7 +49,7 @@ impl FromStr for OcapUrl {
         }
         let path = rest.split(['?', '#']).next().unwrap_or_default();
         let (oid, place) = path.split_once('@').ok_or(OcapUrlError::Bad)?;
-        let mut parts = place.split(',');
+        let mut parts = place.split(',').map(bare);
         let host = parts.next().unwrap_or_default();
         if oid.is_empty() || oid.starts_with('/') || host.is_empty() || place.contains('@') {
             return Err(OcapUrlError::Bad);
@@ -57,6 +57,11 @@ impl FromStr for OcapUrl {
         let hints = parts.filter(|hint| !hint.is_empty()).map(Hint::from).collect();
         Ok(OcapUrl { oid: oid.to_owned(), host: PeerId::new(host), hints })
     }
+}
+
+/// Without blanks and controls around it: nothing ends in them that is written as the end of a URL.
+fn bare(text: &str) -> &str {
+    text.trim_matches(|c: char| c <= ' ')
 }
 
 impl fmt::Display for OcapUrl {
@@ -100,8 +105,11 @@ mod tests {
             ("ocap:zOid@12D3", Ok(url(&[]))),
             (" OCAP:zOid@12D3\n", Ok(url(&[]))),
             ("ocap:zOid@12D3?x#y", Ok(url(&[]))),
+            ("ocap:zOid@12D3 ?x#y", Ok(url(&[]))),
             ("ocap:zOid@12D3,/ip4/1.2.3.4/tcp/9", Ok(url(&["/ip4/1.2.3.4/tcp/9"]))),
             ("ocap:zOid@12D3,/a,,/b,", Ok(url(&["/a", "/b"]))),
+            ("ocap:zOid@12D3 ,/a , ,/b ,?", Ok(url(&["/a", "/b"]))),
+            ("ocap:zOid@ ,/a", Err("bad ocap URL")),
             ("nonsense", Err("unparseable URL")),
             ("", Err("unparseable URL")),
             ("3:x@y", Err("unparseable URL")),

@@ -2,6 +2,7 @@
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "tests: nothing here is an interface")]
 
 mod frames;
+mod fuzzing;
 mod handshakes;
 mod identities;
 mod link_bench;
