@@ -9,6 +9,7 @@ use capstan_model::peer::{ChannelId, Hint, Incarnation, PeerId};
 use capstan_wire::facts::Facts;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 /// The secret key of the network's identity. It crosses the hop and is shown nowhere.
@@ -75,6 +76,24 @@ pub struct Options {
     /// The longest frame accepted, bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_message_size_bytes: Option<u64>,
+    /// How long a peer may take nothing that is written to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub write_timeout_ms: Option<u64>,
+    /// Peers talked to at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_concurrent_connections: Option<u64>,
+    /// Dials of one peer in any minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_connection_attempts_per_minute: Option<NonZeroU32>,
+    /// Frames written to one peer in any second; not said: as many as it takes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_messages_per_second: Option<NonZeroU32>,
+    /// How long a connection may show no sign of life.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream_inactivity_timeout_ms: Option<u64>,
+    /// What nobody needed for so long about a peer is forgotten.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stale_peer_timeout_ms: Option<u64>,
     /// Channels are numbered from here, so that no number is used again after a restart of the network.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_channel: Option<u64>,
@@ -93,6 +112,12 @@ impl Options {
             reconnection_max_delay_ms: None,
             handshake_timeout_ms: None,
             max_message_size_bytes: None,
+            write_timeout_ms: None,
+            max_concurrent_connections: None,
+            max_connection_attempts_per_minute: None,
+            max_messages_per_second: None,
+            stream_inactivity_timeout_ms: None,
+            stale_peer_timeout_ms: None,
             first_channel: None,
         }
     }

@@ -4,6 +4,7 @@ use crate::ends::{Below, Raw, Told, hop, options, within};
 use capstan_hop::message::{KeySeed, NetworkCall, Options};
 use capstan_hop::{Fault, KernelEnd};
 use serde_json::{Value, json};
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use tokio::io::duplex;
 
@@ -25,8 +26,14 @@ async fn r169_undefined_options_are_not_sent_and_unknown_ones_are_refused() {
         reconnection_max_delay_ms: Some(2),
         handshake_timeout_ms: Some(3),
         max_message_size_bytes: Some(4),
-        first_channel: Some(5),
-        ..options()
+        write_timeout_ms: Some(5),
+        max_concurrent_connections: Some(6),
+        max_connection_attempts_per_minute: NonZeroU32::new(7),
+        max_messages_per_second: NonZeroU32::new(8),
+        stream_inactivity_timeout_ms: Some(9),
+        stale_peer_timeout_ms: Some(10),
+        first_channel: Some(11),
+        key_seed: KeySeed([9; 32]),
     };
     let (ours, theirs) = duplex(1 << 16);
     let (mut raw, below) = (Raw::new(ours), Below::new(theirs));

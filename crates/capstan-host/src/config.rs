@@ -2,6 +2,7 @@
 
 use crate::loader::Loader;
 use crate::services::StartService;
+use capstan_hop::NetworkProgram;
 use capstan_kernel::host_op::LaunchConfig;
 use capstan_kernel::kernel::Generation;
 use capstan_model::peer::Millis;
@@ -24,6 +25,8 @@ pub struct HostConfig {
     pub listen_reference: Vec<String>,
     /// Whether there is a network at all. Without it links are wanted in vain and outboxes stay.
     pub network: bool,
+    /// What to run as the process of the network; `None`: the network is in this process.
+    pub network_program: Option<NetworkProgram>,
     /// Which handshake to speak.
     pub generation: Generation,
     /// What a commit waits for.
@@ -86,6 +89,7 @@ impl HostConfig {
             relays: Vec::new(),
             listen_reference: Vec::new(),
             network: true,
+            network_program: None,
             generation: Generation::Session,
             sync: Sync::Full,
             workers: 0,

@@ -195,8 +195,8 @@ impl Driver {
             // Nothing is lost: what was not acknowledged comes again.
             Err(error) => tracing::error!(%error, "no randomness: a link's event is dropped"),
         }
-        if let (Some(channel), Some(node)) = (read, &self.outlets.node) {
-            node.consumed(channel);
+        if let (Some(channel), Some(network)) = (read, &self.outlets.network) {
+            network.consumed(channel);
         }
     }
 

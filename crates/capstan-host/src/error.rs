@@ -1,5 +1,6 @@
 //! Why a host does not start, and why it ended.
 
+use capstan_hop::StartError;
 use capstan_kernel::system::SystemDamage;
 use capstan_net::NetError;
 use capstan_store::error::StoreError;
@@ -37,6 +38,9 @@ pub enum HostError {
     /// The network could not be set up.
     #[error("cannot set up the network: {0}")]
     Network(#[from] NetError),
+    /// The network in its own process could not be set up.
+    #[error("cannot set up the network in its own process: {0}")]
+    NetworkProcess(#[source] StartError),
     /// The restriction of what vats may ask for names something that there is not (04 §2).
     #[error("there is no global {0:?} that vats could be given")]
     UnknownGlobal(String),

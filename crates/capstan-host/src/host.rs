@@ -5,6 +5,7 @@ use crate::config::{HostConfig, SystemSubcluster};
 use crate::driver::{Post, STOPPING};
 use crate::error::{HostError, HostFault, QueryError};
 use crate::home;
+use crate::network::Network;
 use crate::outcome::{self, Backup, FsckReport, Launched, Record, Settled};
 use crate::services::{Desk, Forwarder, Registry, Server, Service};
 use crate::start::{self, Phase, is_relayed};
@@ -13,7 +14,6 @@ use capstan_kernel::input::RequestId;
 use capstan_model::capdata::CapData;
 use capstan_model::id::{KRef, ObjectId};
 use capstan_model::peer::{Hint, Incarnation, PeerId};
-use capstan_net::Node;
 use capstan_wire::url::{OcapUrl, oid_from_secret};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,7 +39,7 @@ pub(crate) struct Inner {
     pub(crate) home: PathBuf,
     pub(crate) peer: PeerId,
     pub(crate) inbox: Sender<Post>,
-    pub(crate) node: Option<Arc<Node>>,
+    pub(crate) network: Option<Arc<Network>>,
     pub(crate) life: watch::Receiver<Incarnation>,
     pub(crate) listen: watch::Receiver<Vec<Hint>>,
     pub(crate) phase: watch::Receiver<Phase>,
@@ -116,7 +116,7 @@ impl Host {
 
     /// Whether there is a network at all.
     pub fn has_network(&self) -> bool {
-        self.inner.node.is_some()
+        self.inner.network.is_some()
     }
 
     /// Confirmed listen addresses, each ending in `/p2p/…`, most useful first.
@@ -270,8 +270,8 @@ impl Host {
             inner.queue.close();
             // A failed loop answers at once; then only its thread is waited for.
             let _ = tokio::time::timeout(PREPARE_MAX, self.ask(HostOp::PrepareStop, None)).await;
-            if let Some(node) = &inner.node {
-                node.stop().await;
+            if let Some(network) = &inner.network {
+                network.stop().await;
             }
             let _ = inner.inbox.send(Post::Stop);
             let mut phase = inner.phase.clone();

@@ -2,12 +2,12 @@
 
 use crate::driver::Post;
 use crate::log;
+use crate::network::Network;
 use crate::services::{Order, Registry};
 use capstan_kernel::effect::Effect;
 use capstan_kernel::host_op::{Answer, Refusal};
 use capstan_kernel::input::RequestId;
 use capstan_model::peer::Incarnation;
-use capstan_net::Node;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -34,7 +34,7 @@ impl Held {
 
 /// Those who are told.
 pub(crate) struct Outlets {
-    pub(crate) node: Option<Arc<Node>>,
+    pub(crate) network: Option<Arc<Network>>,
     pub(crate) waiters: BTreeMap<RequestId, Waiter>,
     pub(crate) life: watch::Sender<Incarnation>,
     pub(crate) services: Registry,
@@ -52,8 +52,8 @@ impl Outlets {
                 }
             }
             Held::Effect(Effect::Link(order)) => {
-                if let Some(node) = &self.node {
-                    node.order(order);
+                if let Some(network) = &self.network {
+                    network.order(order);
                 }
             }
             Held::Effect(Effect::ServiceCall { call, service, methargs }) => {

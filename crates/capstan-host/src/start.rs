@@ -10,17 +10,16 @@ use crate::home::{self, Opened};
 use crate::host::{Inner, REQUESTS_QUEUED_MAX};
 use crate::identity::{self, Identity};
 use crate::log;
+use crate::network::Network;
 use crate::release::Outlets;
 use crate::services::{self, Desk, Registry};
 use capstan_js::{VatEvent, Workers};
 use capstan_kernel::kernel::{Kernel, KernelConfig};
 use capstan_model::peer::{Hint, Millis};
 use capstan_model::vat::GLOBALS;
-use capstan_net::{Node, NodeConfig};
 use capstan_store::home::HomeLock;
 use capstan_store::overlay::Db;
 use capstan_store::writer::Writer;
-use capstan_wire::link::LinkOptions;
 use capstan_wire::seam::LinkEvent;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -72,7 +71,8 @@ pub(crate) async fn start(config: HostConfig) -> Result<(Inner, Vec<Desk>), Host
     kernel.check_system()?;
     let (inbox, posts) = mpsc::channel();
     let (hints, listen) = watch::channel(Vec::new());
-    let node = if config.network { Some(Arc::new(node(&config, &identity, &inbox, hints)?)) } else { None };
+    let network =
+        if config.network { Some(Arc::new(network(&config, &identity, &inbox, hints).await?)) } else { None };
     let (life, lives) = watch::channel(identity.life.clone());
     let (reported, reports) = mpsc::channel();
     let reported = Reports { reports: reported, inbox: inbox.clone() };
@@ -91,7 +91,7 @@ pub(crate) async fn start(config: HostConfig) -> Result<(Inner, Vec<Desk>), Host
         batches: Batches::new(),
         fetcher: Fetcher::new(inbox.clone()),
         outlets: Outlets {
-            node: node.clone(),
+            network: network.clone(),
             waiters: BTreeMap::new(),
             life,
             services: services.clone(),
@@ -101,12 +101,12 @@ pub(crate) async fn start(config: HostConfig) -> Result<(Inner, Vec<Desk>), Host
         told: Millis(0),
         clocks: Clocks::now(),
     };
-    let phase = spawn_loop(driver, lock, node.clone())?;
+    let phase = spawn_loop(driver, lock, network.clone())?;
     let inner = Inner {
         home: config.home,
         peer: identity.peer,
         inbox,
-        node,
+        network,
         life: lives,
         listen,
         phase,
@@ -115,7 +115,7 @@ pub(crate) async fn start(config: HostConfig) -> Result<(Inner, Vec<Desk>), Host
         queue: Arc::new(Semaphore::new(REQUESTS_QUEUED_MAX)),
         stopped: OnceCell::new(),
     };
-    if inner.node.is_some() {
+    if inner.network.is_some() {
         confirmed(inner.listen.clone(), config.listen.len() + config.listen_reference.len()).await?;
     }
     tracing::info!(peer = %inner.peer, life = %identity.life, home = %inner.home.display(), "started");
@@ -169,44 +169,20 @@ fn kernel_config(config: &HostConfig, identity: &Identity) -> KernelConfig {
     }
 }
 
-/// What of the host's options concerns the network. Of the identity it gets the seed, never a mnemonic.
-fn node_config(config: &HostConfig, seed: [u8; 32]) -> NodeConfig {
-    let links = LinkOptions {
-        retry_base: config.retry_base,
-        retry_cap: config.retry_cap,
-        max_retry_attempts: config.max_retry_attempts,
-        handshake_timeout: config.handshake_timeout,
-        connections_max: config.connections_max,
-        dials_per_minute: config.dials_per_minute,
-        messages_per_second: config.messages_per_second,
-        inactivity_timeout: config.inactivity_timeout,
-        stale_timeout: config.stale_peer_timeout,
-    };
-    NodeConfig {
-        listen: config.listen.clone(),
-        relays: config.relays.clone(),
-        listen_reference: config.listen_reference.clone(),
-        frame_bytes_max: usize::try_from(config.frame_bytes_max).unwrap_or(usize::MAX),
-        write_timeout: Duration::from_millis(config.write_timeout.0),
-        links,
-        ..NodeConfig::new(seed)
-    }
-}
-
-fn node(
+async fn network(
     config: &HostConfig,
     identity: &Identity,
     inbox: &Sender<Post>,
     hints: watch::Sender<Vec<Hint>>,
-) -> Result<Node, HostError> {
+) -> Result<Network, HostError> {
     let inbox = inbox.clone();
-    let node = Node::spawn(node_config(config, identity.seed_bytes()?), move |event| {
+    Network::start(config, identity.seed_bytes()?, move |event| {
         if let LinkEvent::Listening { addresses } = &event {
             hints.send_replace(addresses.clone());
         }
         let _ = inbox.send(Post::Link(event));
-    })?;
-    Ok(node)
+    })
+    .await
 }
 
 /// Waits until every listener has an address; one on all interfaces may have several, and relays come when they come.
@@ -228,7 +204,7 @@ pub(crate) fn is_relayed(address: &Hint) -> bool {
 fn spawn_loop(
     driver: Driver,
     lock: HomeLock,
-    node: Option<Arc<Node>>,
+    network: Option<Arc<Network>>,
 ) -> Result<watch::Receiver<Phase>, HostError> {
     let (phase, phases) = watch::channel(Phase::Running);
     let runtime = Handle::current();
@@ -242,8 +218,8 @@ fn spawn_loop(
         };
         if let Some(fault) = &fault {
             tracing::error!(%fault, "the host has failed");
-            if let Some(node) = node {
-                runtime.spawn(async move { node.stop().await });
+            if let Some(network) = network {
+                runtime.spawn(async move { network.stop().await });
             }
         }
         phase.send_replace(fault.map_or(Phase::Stopped, Phase::Failed));
@@ -260,60 +236,4 @@ fn no_thread(error: std::io::Error) -> HostError {
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::num::NonZeroU32;
-
-    #[test]
-    fn r29_every_option_of_the_network_reaches_it_and_no_secret_but_the_seed() {
-        let strings = |texts: [&str; 2]| texts.map(str::to_owned).to_vec();
-        let config = HostConfig {
-            listen: strings(["/one", "/two"]),
-            relays: strings(["/relay", "/other"]),
-            listen_reference: strings(["/three", "/four"]),
-            handshake_timeout: Millis(1),
-            retry_base: Millis(2),
-            retry_cap: Millis(3),
-            max_retry_attempts: 4,
-            connections_max: 5,
-            dials_per_minute: NonZeroU32::new(6).unwrap_or(NonZeroU32::MIN),
-            messages_per_second: NonZeroU32::new(7),
-            inactivity_timeout: Millis(8),
-            stale_peer_timeout: Millis(9),
-            write_timeout: Millis(10),
-            frame_bytes_max: 11,
-            ..HostConfig::new("/nowhere")
-        };
-        let made = node_config(&config, [12; 32]);
-        let links = LinkOptions {
-            handshake_timeout: Millis(1),
-            retry_base: Millis(2),
-            retry_cap: Millis(3),
-            max_retry_attempts: 4,
-            connections_max: 5,
-            dials_per_minute: NonZeroU32::new(6).unwrap_or(NonZeroU32::MIN),
-            messages_per_second: NonZeroU32::new(7),
-            inactivity_timeout: Millis(8),
-            stale_timeout: Millis(9),
-        };
-        assert_eq!(made.links, links);
-        assert_eq!((made.write_timeout, made.frame_bytes_max), (Duration::from_millis(10), 11));
-        let addresses = [&made.listen, &made.relays, &made.listen_reference];
-        assert_eq!(addresses, [&config.listen, &config.relays, &config.listen_reference]);
-        // The whole of what the network is told: a field for a mnemonic would have to be named here.
-        let NodeConfig {
-            seed,
-            listen: _,
-            relays: _,
-            listen_reference: _,
-            protocol: _,
-            frame_bytes_max: _,
-            write_timeout: _,
-            links: _,
-        } = made;
-        assert_eq!(seed, [12; 32]);
-    }
 }

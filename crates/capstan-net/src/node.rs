@@ -66,6 +66,8 @@ pub struct NodeConfig {
     pub write_timeout: Duration,
     /// The link machine's options.
     pub links: LinkOptions,
+    /// No channel gets a smaller number: those of an earlier process may still be known to somebody.
+    pub first_channel: u64,
 }
 
 impl NodeConfig {
@@ -80,6 +82,7 @@ impl NodeConfig {
             frame_bytes_max: 16 << 20,
             write_timeout: Duration::from_secs(10),
             links: LinkOptions::default(),
+            first_channel: 1,
         }
     }
 }
@@ -156,6 +159,7 @@ impl Node {
             bind(&mut swarm, parsed).map_err(|source| NetError::Bind { address: address.clone(), source })?;
         }
         let relays = Relays::new(&config.relays)?;
+        NEXT_CHANNEL.fetch_max(config.first_channel, Ordering::Relaxed);
         let peer = capstan_model::peer::PeerId::new(swarm.local_peer_id().to_string());
         let (commands, inbox) = mpsc::unbounded_channel();
         let (facts, observed) = mpsc::unbounded_channel();

@@ -8,6 +8,7 @@ mod demo;
 mod fsck;
 mod help;
 mod kill_soak;
+mod net_worker;
 mod peer_restart;
 mod peers;
 mod refusals;

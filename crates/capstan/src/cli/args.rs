@@ -125,6 +125,9 @@ pub enum Command {
     Bench(bench::BenchArgs),
     /// See two kernels talk, one of them killed and wiped meanwhile
     Demo(demo::DemoArgs),
+    /// Be the network of a daemon, which talks on standard input
+    #[command(hide = true)]
+    NetWorker(daemon::NetWorkerArgs),
 }
 
 impl Command {
@@ -133,7 +136,7 @@ impl Command {
         match self {
             Command::Daemon(daemon::DaemonCommand::Start(start)) => !start.foreground,
             Command::Daemon(daemon::DaemonCommand::Logs(logs::LogsArgs { follow, .. })) => !follow,
-            Command::Relay(_) => false,
+            Command::Relay(_) | Command::NetWorker(_) => false,
             _ => true,
         }
     }

@@ -1,7 +1,7 @@
 //! What a command works with.
 
 use super::args::Globals;
-use crate::daemon::{DaemonOptions, spawn};
+use crate::daemon::{DaemonOptions, NetworkPlace, spawn};
 use crate::error::{CliError, Code};
 use crate::home::Home;
 use crate::rpc::client::Client;
@@ -43,7 +43,7 @@ impl Ctx {
             listen_reference: Vec::new(),
             generation: Generation::Session,
             max_retry_attempts: 0,
-            network: true,
+            network: NetworkPlace::InProcess,
             system: None,
             log_filter: LOG_FILTER.to_owned(),
         }

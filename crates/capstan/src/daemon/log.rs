@@ -18,13 +18,12 @@ const LOG_BYTES_MAX: u64 = 8 << 20;
 
 /// Sends everything that is traced in this process to the log at `path`. Panics go there too.
 pub(super) fn start(path: &Path, filter: &str) -> Result<(), CliError> {
-    let filter = EnvFilter::try_new(filter)
-        .map_err(|error| CliError::new(Code::Usage, format!("log filter {filter:?}: {error}")))?;
+    let filter = parse(filter)?;
     let log = Log::open(path).map_err(|error| CliError::io(path.display(), error))?;
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(move || log.clone())
-        .event_format(Lines)
+        .event_format(Lines { timed: true })
         .finish();
     // A second daemon within one process, as tests may start it, writes into the log of the first.
     let _ = tracing::subscriber::set_global_default(subscriber);
@@ -32,8 +31,27 @@ pub(super) fn start(path: &Path, filter: &str) -> Result<(), CliError> {
     Ok(())
 }
 
+/// Sends everything that is traced in this process to standard error, without times: whoever reads it adds those.
+pub(super) fn to_stderr(filter: &str) -> Result<(), CliError> {
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(parse(filter)?)
+        .with_writer(io::stderr)
+        .event_format(Lines { timed: false })
+        .finish();
+    let _ = tracing::subscriber::set_global_default(subscriber);
+    std::panic::set_hook(Box::new(|panic| tracing::error!("panic: {panic}")));
+    Ok(())
+}
+
+fn parse(filter: &str) -> Result<EnvFilter, CliError> {
+    EnvFilter::try_new(filter)
+        .map_err(|error| CliError::new(Code::Usage, format!("log filter {filter:?}: {error}")))
+}
+
 /// `[time] [level] target: message fields…`
-struct Lines;
+struct Lines {
+    timed: bool,
+}
 
 impl<S, N> FormatEvent<S, N> for Lines
 where
@@ -46,10 +64,13 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> std::fmt::Result {
-        writer.write_char('[')?;
-        SystemTime.format_time(&mut writer)?;
+        if self.timed {
+            writer.write_char('[')?;
+            SystemTime.format_time(&mut writer)?;
+            writer.write_str("] ")?;
+        }
         let level = event.metadata().level().as_str().to_ascii_lowercase();
-        write!(writer, "] [{level}] {}: ", event.metadata().target())?;
+        write!(writer, "[{level}] {}: ", event.metadata().target())?;
         let mut fields = String::new();
         context.field_format().format_fields(Writer::new(&mut fields), event)?;
         // One event is one line, whatever a vat says.

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 mod address;
 pub mod control;
 mod log;
+pub mod net_worker;
 pub mod ready;
 pub mod spawn;
 pub(crate) mod system;
@@ -42,12 +43,23 @@ pub struct DaemonOptions {
     pub generation: Generation,
     /// Dials in vain after which a peer is given up; 0: never.
     pub max_retry_attempts: u32,
-    /// Whether there is a network at all.
-    pub network: bool,
+    /// Where the network runs.
+    pub network: NetworkPlace,
     /// The file of its system subclusters, absolute; none: those of its last start.
     pub system: Option<PathBuf>,
     /// What to log, as a filter such as `info` or `capstan_net=debug`.
     pub log_filter: String,
+}
+
+/// Where the network of a daemon runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkPlace {
+    /// There is none.
+    Nowhere,
+    /// In the daemon's process.
+    InProcess,
+    /// In a process of its own, `capstan net-worker`.
+    Worker,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -142,7 +154,7 @@ async fn serve(options: DaemonOptions, ready: impl FnOnce(&Json)) -> Result<(), 
         Some(file) => (System::read(file)?, true),
         None => (System::recall(&home)?, false),
     };
-    let mut config = host_config(options);
+    let mut config = host_config(options)?;
     config.system = system.subclusters();
     address::recall(&home, &mut config.listen);
     // A system subcluster may take for ever to launch: the start can be called off.
@@ -190,11 +202,14 @@ fn called_off() -> CliError {
     CliError::new(Code::Io, "the start was called off by a signal")
 }
 
-fn host_config(options: DaemonOptions) -> HostConfig {
+fn host_config(options: DaemonOptions) -> Result<HostConfig, CliError> {
     let mut config = HostConfig::new(options.home.dir());
     config.generation = options.generation;
     config.max_retry_attempts = options.max_retry_attempts;
-    config.network = options.network;
+    config.network = options.network != NetworkPlace::Nowhere;
+    if options.network == NetworkPlace::Worker {
+        config.network_program = Some(net_worker::program(&options.log_filter)?);
+    }
     config.loader = Some(Loader::new(|config| {
         let loaded = Cluster::parse(config).and_then(|cluster| cluster.load(false));
         loaded.map_err(|error| error.message)
@@ -204,7 +219,7 @@ fn host_config(options: DaemonOptions) -> HostConfig {
     if !options.listen.is_empty() {
         config.listen = options.listen;
     }
-    config
+    Ok(config)
 }
 
 fn start_failed(error: HostError) -> CliError {

@@ -1,6 +1,6 @@
 //! Starting a daemon in the background, or finding the one that runs.
 
-use super::DaemonOptions;
+use super::{DaemonOptions, NetworkPlace};
 use crate::error::{CliError, Code};
 use crate::home::Home;
 use crate::rpc::client::Client;
@@ -114,8 +114,10 @@ fn arguments(options: &DaemonOptions) -> Vec<OsString> {
     if let Some(file) = &options.system {
         arguments.extend(["--system".into(), file.into()]);
     }
-    if !options.network {
-        arguments.push("--no-network".into());
+    match options.network {
+        NetworkPlace::Nowhere => arguments.push("--no-network".into()),
+        NetworkPlace::InProcess => {}
+        NetworkPlace::Worker => arguments.extend(["--network", "worker"].map(OsString::from)),
     }
     arguments
 }

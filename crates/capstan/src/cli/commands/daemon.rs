@@ -6,7 +6,7 @@ use super::super::text::Fields;
 use super::logs::LogsArgs;
 use crate::daemon::ready::Announcement;
 use crate::daemon::system::System;
-use crate::daemon::{self, DaemonOptions, control};
+use crate::daemon::{self, DaemonOptions, NetworkPlace, control};
 use crate::error::{CliError, Code};
 use crate::rpc::client::Client;
 use capstan_kernel::kernel::Generation;
@@ -61,8 +61,11 @@ pub struct StartArgs {
     /// Give a peer up after this many dials in vain: its session ends; 0: never
     #[arg(long, default_value_t = 0, value_name = "N")]
     max_retry_attempts: u32,
+    /// Where the network runs
+    #[arg(long, value_enum, default_value_t = Place::InProcess)]
+    network: Place,
     /// Run without any network
-    #[arg(long, conflicts_with_all = ["listen", "listen_reference", "relay"])]
+    #[arg(long, conflicts_with_all = ["listen", "listen_reference", "relay", "network"])]
     no_network: bool,
     /// System subclusters to run from now on: a JSON list of {"name", "config"}
     ///
@@ -94,6 +97,28 @@ impl From<Handshake> for Generation {
             Handshake::Classic => Generation::Classic,
         }
     }
+}
+
+/// Where the network runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Place {
+    /// In the daemon's process
+    InProcess,
+    /// In a process of its own, started again when it dies
+    Worker,
+}
+
+/// `net-worker`
+#[derive(Debug, Args)]
+pub struct NetWorkerArgs {
+    /// What to log
+    #[arg(long, default_value = LOG_FILTER, value_name = "FILTER")]
+    log: String,
+}
+
+/// Is the network of the daemon that started this process.
+pub(crate) async fn net_worker(args: NetWorkerArgs) -> Result<ExitCode, CliError> {
+    daemon::net_worker::run(&args.log).await.map(|()| ExitCode::SUCCESS)
 }
 
 /// `daemon purge`
@@ -190,7 +215,11 @@ async fn start(ctx: &mut Ctx, printer: &mut Printer, args: StartArgs) -> Result<
         listen_reference: args.listen_reference,
         generation: args.handshake.into(),
         max_retry_attempts: args.max_retry_attempts,
-        network: !args.no_network,
+        network: match args.network {
+            _ if args.no_network => NetworkPlace::Nowhere,
+            Place::InProcess => NetworkPlace::InProcess,
+            Place::Worker => NetworkPlace::Worker,
+        },
         system: system_file(args.system)?,
         log_filter: args.log,
     };

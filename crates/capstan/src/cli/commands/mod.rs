@@ -34,6 +34,7 @@ pub(super) async fn run(
 ) -> Result<ExitCode, CliError> {
     let output: Box<dyn Output> = match command {
         Command::Daemon(daemon::DaemonCommand::Logs(args)) => return logs::run(ctx, printer, args).await,
+        Command::NetWorker(args) => return daemon::net_worker(args).await,
         Command::Daemon(command) => return daemon::run(ctx, printer, command).await,
         Command::Launch(args) => Box::new(launch::run(ctx, args).await?),
         Command::Send(args) => Box::new(send::run(ctx, args).await?),

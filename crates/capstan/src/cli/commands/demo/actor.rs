@@ -1,6 +1,6 @@
 //! One kernel of the demo: a daemon process on a home of its own, and the chatter vat in it.
 
-use crate::daemon::{DaemonOptions, control, spawn};
+use crate::daemon::{DaemonOptions, NetworkPlace, control, spawn};
 use crate::error::CliError;
 use crate::home::{Holder, Home};
 use crate::rpc::client::Client;
@@ -70,7 +70,7 @@ impl Actor {
             listen_reference: Vec::new(),
             generation,
             max_retry_attempts: 0,
-            network: true,
+            network: NetworkPlace::InProcess,
             system: None,
             log_filter: "info".to_owned(),
         };
