@@ -71,8 +71,9 @@ impl KernelEnd {
     /// Starts the network. Orders given afterwards find it started.
     pub fn initialize(&self, options: Options) -> impl Future<Output = Result<(), Fault>> + Send + 'static {
         let (told, answer) = tokio::sync::oneshot::channel();
-        self.caller
-            .call(&NetworkCall::InitializeRemoteComms(options), move |outcome| drop(told.send(outcome)));
+        self.caller.call(&NetworkCall::InitializeRemoteComms(options.into()), move |outcome| {
+            drop(told.send(outcome))
+        });
         async move {
             let outcome = answer.await.unwrap_or_else(|_| Err(Fault::failed("the network ended")));
             outcome.map(drop)

@@ -134,7 +134,7 @@ impl Options {
 )]
 pub enum NetworkCall {
     /// Start; once, until stopped.
-    InitializeRemoteComms(Options),
+    InitializeRemoteComms(Box<Options>),
     /// Write one message on a classic channel; answered when it is written, or with why it was not (03 S12).
     SendRemoteMessage {
         /// Whom.

@@ -76,7 +76,7 @@ impl<N: Network, S: FnMut(Options, Sink) -> Result<N, String> + Send> Desk for N
             Err(fault) => return responder.answer(Err(fault)),
         };
         match (call, &self.up) {
-            (NetworkCall::InitializeRemoteComms(options), _) => responder.answer(self.initialize(options)),
+            (NetworkCall::InitializeRemoteComms(options), _) => responder.answer(self.initialize(*options)),
             (NetworkCall::StopRemoteComms(), _) => {
                 let stopped = self.up.take().and_then(|up| Some(up.network.get()?.stop()));
                 tokio::spawn(async move {

@@ -15,7 +15,7 @@ fn call(id: u64, method: &str, params: &Value) -> Value {
 #[tokio::test]
 async fn r169_undefined_options_are_not_sent_and_unknown_ones_are_refused() {
     let seed = "07".repeat(32);
-    let written = json!(NetworkCall::InitializeRemoteComms(options()));
+    let written = json!(NetworkCall::InitializeRemoteComms(options().into()));
     assert_eq!(written, json!({"method": "initializeRemoteComms", "params": {"keySeed": seed}}));
     let all = Options {
         direct_listen_addresses: vec!["/ip4/127.0.0.1/tcp/0".into()],
@@ -106,7 +106,7 @@ async fn r169_the_key_seed_crosses_and_is_shown_nowhere() {
     shown.push_str(&raw.line().await);
     let started = below.started.lock().unwrap().pop().unwrap();
     assert_eq!(json!(started.key_seed), json!(seed), "it has crossed");
-    shown.push_str(&format!("{started:?} {:?}", NetworkCall::InitializeRemoteComms(started.clone())));
+    shown.push_str(&format!("{started:?} {:?}", NetworkCall::InitializeRemoteComms(started.clone().into())));
     drop(guard);
     shown.push_str(&String::from_utf8_lossy(&log.0.lock().unwrap()));
     assert!(!shown.contains("c0ffee11") && !shown.contains("xoffee11"), "{shown}");
