@@ -3,6 +3,7 @@
 use crate::loader::Loader;
 use crate::services::StartService;
 use capstan_hop::NetworkProgram;
+use capstan_jail::Program;
 use capstan_kernel::host_op::LaunchConfig;
 use capstan_kernel::kernel::Generation;
 use capstan_model::peer::Millis;
@@ -33,6 +34,8 @@ pub struct HostConfig {
     pub sync: Sync,
     /// Threads that carry vats; 0: one per core.
     pub workers: usize,
+    /// Where vats run.
+    pub isolation: Isolation,
     /// The seed of the network identity, used only where none is stored yet (03 A-3).
     pub seed: Option<SeedSource>,
     /// How long the peer may take for its part of a handshake.
@@ -93,6 +96,7 @@ impl HostConfig {
             generation: Generation::Session,
             sync: Sync::Full,
             workers: 0,
+            isolation: Isolation::Threads,
             seed: None,
             handshake_timeout: Millis(10_000),
             retry_base: Millis(25),
@@ -116,6 +120,16 @@ impl HostConfig {
             audit_every_transaction: false,
         }
     }
+}
+
+/// Where vats run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// On threads of this process, as many as [`HostConfig::workers`] says.
+    Threads,
+    /// Each in a process that runs this program, which must call [`capstan_jail::serve`] on its standard input and
+    /// output.
+    Processes(Program),
 }
 
 /// A subcluster that the host keeps under a name.

@@ -6,7 +6,8 @@ use crate::chance::{self, Clocks};
 use crate::error::HostFault;
 use crate::fetch::Fetcher;
 use crate::release::{Held, Outlets, Waiter};
-use capstan_js::{VatEvent, Workers};
+use crate::vats::VatPool;
+use capstan_js::VatEvent;
 use capstan_kernel::effect::{Dispatch, Effect, Step};
 use capstan_kernel::host_op::HostOp;
 use capstan_kernel::input::{CallId, Input, RequestId};
@@ -84,7 +85,7 @@ impl Drop for Reports {
 /// The loop's state.
 pub(crate) struct Driver {
     pub(crate) kernel: Kernel,
-    pub(crate) workers: Workers,
+    pub(crate) vats: VatPool,
     pub(crate) writer: Writer,
     pub(crate) inbox: Receiver<Post>,
     pub(crate) reports: Receiver<Report>,
@@ -108,7 +109,7 @@ impl Driver {
             Ok(()) => STOPPING.to_owned(),
             Err(fault) => fault.to_string(),
         });
-        drop(self.workers);
+        drop(self.vats);
         if let Err(error) = self.writer.stop() {
             tracing::warn!(%error, "the store's log was left as it is");
         }
@@ -177,7 +178,7 @@ impl Driver {
                 }
             }
             Post::Fetched { vat, incarnation, id, outcome } => {
-                self.workers.fetched(vat, incarnation, id, outcome);
+                self.vats.fetched(vat, incarnation, id, outcome);
             }
             Post::Wake | Post::Stop => {}
         }
@@ -205,11 +206,11 @@ impl Driver {
         let Step { dispatches, effects } = self.kernel.step(chance::now(), input);
         for dispatch in dispatches {
             match dispatch {
-                Dispatch::Start(start) => self.workers.start(start),
+                Dispatch::Start(start) => self.vats.start(start),
                 Dispatch::Deliver { vat, incarnation, batch } => {
-                    self.workers.deliver(vat, incarnation, batch);
+                    self.vats.deliver(vat, incarnation, batch);
                 }
-                Dispatch::Stop { vat, incarnation } => self.workers.stop(vat, incarnation),
+                Dispatch::Stop { vat, incarnation } => self.vats.stop(vat, incarnation),
             }
         }
         let life = self.new_life().map(Held::Life);

@@ -24,11 +24,13 @@ mod relay;
 mod release;
 mod services;
 mod start;
+mod vats;
 
 pub use capstan_hop::NetworkProgram;
+pub use capstan_jail::{Program, serve as serve_vat};
 pub use capstan_js::VAT_TYPES;
 pub use capstan_store::sqlite::Sync;
-pub use config::{HostConfig, SeedSource, SystemSubcluster};
+pub use config::{HostConfig, Isolation, SeedSource, SystemSubcluster};
 pub use error::{HostError, HostFault, QueryError};
 pub use home::{STORE_FILE, fsck, purge, restore};
 pub use host::Host;

@@ -13,7 +13,8 @@ use crate::log;
 use crate::network::Network;
 use crate::release::Outlets;
 use crate::services::{self, Desk, Registry};
-use capstan_js::{VatEvent, Workers};
+use crate::vats::VatPool;
+use capstan_js::VatEvent;
 use capstan_kernel::kernel::{Kernel, KernelConfig};
 use capstan_model::peer::{Hint, Millis};
 use capstan_model::vat::GLOBALS;
@@ -80,10 +81,12 @@ pub(crate) async fn start(config: HostConfig) -> Result<(Inner, Vec<Desk>), Host
     let sink = inbox.clone();
     let driver = Driver {
         kernel,
-        workers: Workers::restricted(config.workers, allowed_globals, move |event| match event {
-            // Written where it was said: a talkative vat waits for the log and fills no queue.
-            VatEvent::Log { vat, level, text } => log::vat(vat, &level, &text),
-            event => drop(sink.send(Post::Vat(event))),
+        vats: VatPool::new(config.isolation.clone(), config.workers, allowed_globals, move |event| {
+            match event {
+                // Written where it was said: a talkative vat waits for the log and fills no queue.
+                VatEvent::Log { vat, level, text } => log::vat(vat, &level, &text),
+                event => drop(sink.send(Post::Vat(event))),
+            }
         }),
         writer,
         inbox: posts,

@@ -38,7 +38,8 @@ pub struct FetchRequest {
 }
 
 /// One answer, whole.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct FetchResponse {
     /// Its status.
     pub status: u16,

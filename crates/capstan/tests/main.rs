@@ -7,6 +7,7 @@ mod daemons;
 mod demo;
 mod fsck;
 mod help;
+mod isolation;
 mod kill_soak;
 mod net_worker;
 mod peer_restart;

@@ -44,6 +44,7 @@ impl Ctx {
             generation: Generation::Session,
             max_retry_attempts: 0,
             network: NetworkPlace::InProcess,
+            vat_processes: false,
             system: None,
             log_filter: LOG_FILTER.to_owned(),
         }

@@ -13,13 +13,21 @@ use clap::{CommandFactory, FromArgMatches};
 use ctx::Ctx;
 use printer::Printer;
 use std::ffi::OsString;
+use std::io;
 use std::process::ExitCode;
 
 use crate::error::{CliError, Code};
 
+/// The process of one vat, started by a daemon. It is no command: it has no options and no runtime, and gives up all
+/// rights before the vat's code is read.
+pub(crate) const VAT_WORKER: &str = "vat-worker";
+
 /// Runs the command of this process' arguments.
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
+    if arguments.get(1).is_some_and(|first| first == VAT_WORKER) {
+        return vat_worker();
+    }
     let mut printer = Printer::new(arguments.iter().any(|argument| argument == "--json"));
     let args = match parse(&arguments) {
         Ok(args) => args,
@@ -36,6 +44,13 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(error) => printer.failure(&error),
+    }
+}
+
+fn vat_worker() -> ExitCode {
+    match capstan_host::serve_vat(io::stdin().lock(), io::stdout()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE, // nobody reads its standard error
     }
 }
 

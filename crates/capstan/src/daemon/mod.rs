@@ -1,11 +1,12 @@
 //! The daemon process: one kernel, its control socket, its log.
 
+use crate::cli::VAT_WORKER;
 use crate::cluster::Cluster;
 use crate::daemon::system::System;
 use crate::error::{CliError, Code};
 use crate::home::Home;
 use crate::rpc::server;
-use capstan_host::{Host, HostConfig, HostError, Loader};
+use capstan_host::{Host, HostConfig, HostError, Isolation, Loader, Program};
 use capstan_kernel::kernel::Generation;
 use serde_json::{Value as Json, json};
 use std::fs;
@@ -45,6 +46,8 @@ pub struct DaemonOptions {
     pub max_retry_attempts: u32,
     /// Where the network runs.
     pub network: NetworkPlace,
+    /// Whether each vat runs in a process of its own.
+    pub vat_processes: bool,
     /// The file of its system subclusters, absolute; none: those of its last start.
     pub system: Option<PathBuf>,
     /// What to log, as a filter such as `info` or `capstan_net=debug`.
@@ -218,6 +221,11 @@ fn host_config(options: DaemonOptions) -> Result<HostConfig, CliError> {
     config.listen_reference = options.listen_reference;
     if !options.listen.is_empty() {
         config.listen = options.listen;
+    }
+    if options.vat_processes {
+        let path =
+            std::env::current_exe().map_err(|error| CliError::io("cannot find this program", error))?;
+        config.isolation = Isolation::Processes(Program { path, arguments: vec![VAT_WORKER.into()] });
     }
     Ok(config)
 }

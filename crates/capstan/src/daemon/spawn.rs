@@ -111,6 +111,9 @@ fn arguments(options: &DaemonOptions) -> Vec<OsString> {
     if options.max_retry_attempts != 0 {
         arguments.extend(["--max-retry-attempts".into(), options.max_retry_attempts.to_string().into()]);
     }
+    if options.vat_processes {
+        arguments.extend(["--isolation", "process"].map(OsString::from));
+    }
     if let Some(file) = &options.system {
         arguments.extend(["--system".into(), file.into()]);
     }

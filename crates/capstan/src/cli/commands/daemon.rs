@@ -64,6 +64,9 @@ pub struct StartArgs {
     /// Where the network runs
     #[arg(long, value_enum, default_value_t = Place::InProcess)]
     network: Place,
+    /// Where vats run
+    #[arg(long, value_enum, default_value_t = Isolation::Thread)]
+    isolation: Isolation,
     /// Run without any network
     #[arg(long, conflicts_with_all = ["listen", "listen_reference", "relay", "network"])]
     no_network: bool,
@@ -119,6 +122,15 @@ pub struct NetWorkerArgs {
 /// Is the network of the daemon that started this process.
 pub(crate) async fn net_worker(args: NetWorkerArgs) -> Result<ExitCode, CliError> {
     daemon::net_worker::run(&args.log).await.map(|()| ExitCode::SUCCESS)
+}
+
+/// Where vats run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Isolation {
+    /// On a few threads of the daemon
+    Thread,
+    /// Each in a process of its own, which can open no file and no connection
+    Process,
 }
 
 /// `daemon purge`
@@ -220,6 +232,7 @@ async fn start(ctx: &mut Ctx, printer: &mut Printer, args: StartArgs) -> Result<
             Place::InProcess => NetworkPlace::InProcess,
             Place::Worker => NetworkPlace::Worker,
         },
+        vat_processes: args.isolation == Isolation::Process,
         system: system_file(args.system)?,
         log_filter: args.log,
     };

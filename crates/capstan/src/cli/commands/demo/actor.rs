@@ -71,6 +71,7 @@ impl Actor {
             generation,
             max_retry_attempts: 0,
             network: NetworkPlace::InProcess,
+            vat_processes: false,
             system: None,
             log_filter: "info".to_owned(),
         };
