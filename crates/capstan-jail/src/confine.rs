@@ -138,6 +138,7 @@ mod tests {
             }
         };
         refuse("a file", fs::File::open("/etc/passwd").is_err_and(|error| denied(error.kind())));
+        refuse("an open file", open.read(&mut [0; 8]).is_err_and(|error| denied(error.kind())));
         refuse(
             "a new file",
             fs::write("/tmp/capstan-confined", "x").is_err_and(|error| denied(error.kind())),

@@ -59,7 +59,7 @@ fn the_end_of_a_vats_process_is_that_vats_matter() {
 #[test]
 fn a_vat_that_hangs_in_its_process_is_ended_alone() {
     let shell = started();
-    let source = "export function buildRootObject() { return Far('spinner', { spin() { for (;;); } }); }";
+    let source = "export function buildRootObject() { return Far('spinner', { bootstrap() {}, spin() { for (;;); } }); }";
     let source = shell.file("spinner.js", &format!("import {{ Far }} from '@endo/far';\n{source}"));
     let config =
         json!({"bootstrap": "s", "vats": {"s": {"sourceSpec": source, "limits": {"crankDeadlineMs": 300}}}});
