@@ -53,23 +53,23 @@ export function buildRootObject(_vatPowers, _parameters, baggage) {
 }";
 
 /// A daemon that is our child, so that it can be killed at any time and nothing else can be hit.
-struct Daemon(Child);
+pub(crate) struct Daemon(Child);
 
 impl Daemon {
-    fn begin(shell: &Shell) -> Result<Daemon> {
+    pub(crate) fn begin(shell: &Shell) -> Result<Daemon> {
         let mut command = shell.command(&["--json", "daemon", "start", "--foreground", "--no-network"]);
         Ok(Daemon(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?))
     }
 
     /// Waits until it accepts requests.
-    fn ready(mut self) -> Result<Daemon> {
+    pub(crate) fn ready(mut self) -> Result<Daemon> {
         let mut line = String::new();
         BufReader::new(self.0.stdout.take().context("its output")?).read_line(&mut line)?;
         ensure!(line.contains("peerId"), "the daemon did not start: {line:?}");
         Ok(self)
     }
 
-    fn kill(mut self) -> Result<()> {
+    pub(crate) fn kill(mut self) -> Result<()> {
         self.0.kill()?;
         self.0.wait()?;
         Ok(())
@@ -84,28 +84,28 @@ impl Drop for Daemon {
     }
 }
 
-struct Line(BufReader<UnixStream>);
+pub(crate) struct Line(BufReader<UnixStream>);
 
 impl Line {
-    fn connect(shell: &Shell) -> Result<Line> {
+    pub(crate) fn connect(shell: &Shell) -> Result<Line> {
         let stream = UnixStream::connect(shell.home().join("daemon.sock"))?;
         stream.set_read_timeout(Some(Duration::from_secs(120)))?;
         Ok(Line(BufReader::new(stream)))
     }
 
-    fn ask(&mut self, id: u64, method: &str, params: Json) -> Result<()> {
+    pub(crate) fn ask(&mut self, id: u64, method: &str, params: Json) -> Result<()> {
         let request = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
         Ok(self.0.get_mut().write_all(format!("{request}\n").as_bytes())?)
     }
 
     /// The next response; `None` when the daemon has gone.
-    fn hear(&mut self) -> Option<Json> {
+    pub(crate) fn hear(&mut self) -> Option<Json> {
         let mut text = String::new();
         self.0.read_line(&mut text).ok()?;
         serde_json::from_str(&text).ok()
     }
 
-    fn call(&mut self, method: &str, params: Json) -> Result<Json> {
+    pub(crate) fn call(&mut self, method: &str, params: Json) -> Result<Json> {
         self.ask(0, method, params)?;
         let response = self.hear().context("no response")?;
         response.get("result").cloned().with_context(|| format!("{method}: {response}"))
