@@ -2,7 +2,8 @@
 
 use crate::ends::{ANN, above, below, classic, greeted, hop, within};
 use capstan_hop::VERDICT_MAX;
-use capstan_model::peer::{ChannelId, PeerId};
+use capstan_model::peer::{ChannelId, Digest, Epoch, Incarnation, PeerId, Seq};
+use capstan_wire::facts::{Facts, Left, SessionFacts};
 use capstan_wire::seam::{LinkEvent, LinkOrder, Verdict};
 use serde_json::{Value, json};
 
@@ -72,6 +73,65 @@ async fn r140_the_network_uses_no_channel_without_a_verdict() {
         json!({}),
     ] {
         let verdict = verdict_on(answer.clone()).await;
+        assert!(is_unknown(&verdict), "{answer}: {verdict:?}");
+    }
+}
+
+/// A session peer's facts.
+fn session(life: &str) -> Facts {
+    let session = SessionFacts {
+        believes: Some(Incarnation::new("ours")),
+        epoch: Epoch(3),
+        base: Epoch(2),
+        una: Seq(4),
+        sent: Seq(5),
+        recv: Seq(6),
+        digest: Digest([7; 16]),
+        left: Some(Left { life: Incarnation::new("B"), epoch: Epoch(1) }),
+        classic_born: false,
+        frame_bytes_max: 8,
+        credit: 9,
+        words: vec!["pipeline".into()],
+        listen: vec!["/ip4/127.0.0.1/tcp/1".into()],
+    };
+    Facts { incarnation: Incarnation::new(life), session: Some(session) }
+}
+
+#[tokio::test]
+async fn r139_a_session_is_judged_in_full_and_asked_about_again_when_it_is_confirmed() {
+    let (mut above, mut below) = hop().await;
+    let channel = greeted(&mut above, &mut below, 1).await;
+    let read = LinkEvent::HandshakeRead { channel, theirs: session("B"), note_changed: true };
+    below.report(read.clone());
+    assert_eq!(above.next().await, read);
+    above.end.order(LinkOrder::Answer { channel, verdict: Verdict::AwaitConfirm });
+    assert_eq!(below.verdict().await, Verdict::AwaitConfirm);
+    below.report(LinkEvent::Confirmed { channel });
+    assert_eq!(above.next().await, LinkEvent::Confirmed { channel });
+    let verdict = Verdict::Refuse("stale".into());
+    above.end.order(LinkOrder::Answer { channel, verdict: verdict.clone() });
+    assert_eq!(below.verdict().await, verdict);
+}
+
+#[tokio::test]
+async fn r140_no_session_is_used_without_a_verdict() {
+    for answer in [
+        json!({"error": {"code": -32603, "message": "the kernel is away"}}),
+        json!({"result": null}),
+        json!({"result": false}),
+        json!({"result": "register"}),
+    ] {
+        let (mut raw, mut below) = below().await;
+        let channel = ChannelId(3);
+        below.report(LinkEvent::FactsWanted { channel, peer: PeerId::new(ANN), dialed: true });
+        raw.line().await;
+        below.report(LinkEvent::HandshakeRead { channel, theirs: session("B"), note_changed: false });
+        let question = raw.json().await;
+        assert_eq!(question["method"], json!("remoteHandshake"));
+        let mut response = json!({"jsonrpc": "2.0", "id": question["id"]});
+        response.as_object_mut().unwrap().extend(answer.as_object().unwrap().clone());
+        raw.say(response).await;
+        let verdict = below.verdict().await;
         assert!(is_unknown(&verdict), "{answer}: {verdict:?}");
     }
 }

@@ -42,6 +42,8 @@ pub(crate) struct Node {
     pub(crate) commits: u64,
     /// Die at that batch.
     pub(crate) strike: Option<(u64, Strike)>,
+    /// So many verdicts do not reach the links.
+    pub(crate) verdicts_lost: u32,
     /// Orders of a bare kernel, for the test to read.
     pub(crate) orders: Vec<LinkOrder>,
     /// Kernel services that it has code for, in every life.
@@ -86,6 +88,7 @@ impl Node {
             names: 0,
             commits: 0,
             strike: None,
+            verdicts_lost: 0,
             orders: Vec::new(),
             services: BTreeMap::new(),
             log: Vec::new(),

@@ -63,3 +63,49 @@ fn r142_new_links_are_told_whom_the_user_closed_and_who_is_wanted() {
         assert_eq!(meeting.world.orders(bob), [LinkOrder::ClosePeer { peer }]);
     }
 }
+
+#[test]
+fn r154_without_a_verdict_the_outbox_stays_and_is_delivered_later() {
+    for generations in PAIRS {
+        for anns in [true, false] {
+            for lost in 1..6 {
+                let mut pair = pair(154, generations);
+                let (ann, bob) = (pair.ann, pair.bob);
+                let object = pair.world.redeem(ann, &pair.url);
+                pair.world.drop_streams(ann, bob);
+                pair.world.lose_verdicts(if anns { ann } else { bob }, lost);
+                let calls: Vec<_> =
+                    (0..3).map(|_| pair.world.start_call(ann, object, "bump", vec![])).collect();
+                pair.world.advance(15);
+                assert!(pair.world.outbox_len(ann) > 0, "{generations:?}");
+                pair.world.advance(60_000);
+                for (number, call) in (1..).zip(calls) {
+                    pair.world.back_to(call).fulfils(number);
+                }
+                let remote = pair.world.remote_of(ann, bob);
+                let row = pair.world.db(ann).get::<capstan_store::schema::Remotes>(&remote).unwrap();
+                assert_eq!(row.restarts_seen, 0, "{generations:?}");
+                pair.world.assert_quiescent();
+            }
+        }
+    }
+}
+
+#[test]
+fn r154_a_restart_whose_verdict_is_lost_is_concluded_once_and_the_fresh_life_is_heard() {
+    for generations in PAIRS {
+        for lost in 1..4 {
+            let mut pair = pair(154, generations);
+            let (ann, bob) = (pair.ann, pair.bob);
+            pair.world.call(ann, &pair.url, "bump").fulfils(1);
+            pair.world.restart(ann, capstan_sim::world::Restart::Wipe);
+            pair.world.lose_verdicts(bob, lost);
+            let call = pair.world.start_call(ann, &pair.url, "bump", vec![]);
+            pair.world.advance(60_000);
+            pair.world.back_to(call).fulfils(2);
+            let remote = pair.world.remote_of(bob, ann);
+            let row = pair.world.db(bob).get::<capstan_store::schema::Remotes>(&remote).unwrap();
+            assert_eq!(row.restarts_seen, 1, "{generations:?} {lost}");
+        }
+    }
+}

@@ -165,6 +165,11 @@ impl World {
         self.happened(kernel, LinkEvent::Restarted);
     }
 
+    /// The next verdicts of a kernel do not reach its links, which then use no channel (03 D-20).
+    pub fn lose_verdicts(&mut self, kernel: KernelId, count: u32) {
+        self.node_mut(kernel).verdicts_lost = count;
+    }
+
     fn happened(&mut self, kernel: KernelId, event: LinkEvent) {
         let fresh = self.node_mut(kernel).fresh();
         self.input(kernel, Input::Link { event, fresh });

@@ -6,7 +6,7 @@ use capstan_kernel::effect::{Effect, LogLevel};
 use capstan_kernel::input::Input;
 use capstan_model::peer::{ChannelId, Millis, PeerId};
 use capstan_wire::link::{Action, DialFault, FaultCode, LinkFact};
-use capstan_wire::seam::LinkOrder;
+use capstan_wire::seam::{LinkOrder, Verdict};
 
 impl World {
     /// Executes one effect whose batch is durable.
@@ -40,6 +40,13 @@ impl World {
             node.orders.push(order);
             return;
         }
+        let order = match order {
+            LinkOrder::Answer { channel, .. } if node.verdicts_lost > 0 => {
+                node.verdicts_lost -= 1;
+                LinkOrder::Answer { channel, verdict: Verdict::Refuse("verdict unknown".into()) }
+            }
+            order => order,
+        };
         let name = node.name.clone();
         let Some(process) = &mut node.process else { return };
         let said = format!("{order:?}");
