@@ -33,20 +33,19 @@ impl World {
         }
     }
 
-    fn order(&mut self, kernel: KernelId, order: LinkOrder) {
+    fn order(&mut self, kernel: KernelId, mut order: LinkOrder) {
         let (now, chance) = (self.now, self.chance.next());
         let node = self.node_mut(kernel);
         if node.bare {
             node.orders.push(order);
             return;
         }
-        let order = match order {
-            LinkOrder::Answer { channel, .. } if node.verdicts_lost > 0 => {
-                node.verdicts_lost -= 1;
-                LinkOrder::Answer { channel, verdict: Verdict::Refuse("verdict unknown".into()) }
-            }
-            order => order,
-        };
+        if let LinkOrder::Answer { verdict, .. } = &mut order
+            && node.verdicts_lost > 0
+        {
+            node.verdicts_lost -= 1;
+            *verdict = Verdict::Refuse("verdict unknown".into());
+        }
         let name = node.name.clone();
         let Some(process) = &mut node.process else { return };
         let said = format!("{order:?}");
