@@ -13,6 +13,7 @@ mod node;
 pub mod passable;
 pub mod scripted;
 pub mod soak;
+pub mod storm;
 pub mod stranger;
 mod trace;
 mod vats;

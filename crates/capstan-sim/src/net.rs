@@ -2,6 +2,7 @@
 
 use crate::world::KernelId;
 use capstan_model::peer::{ChannelId, Millis};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -54,6 +55,34 @@ pub(crate) struct Net {
     pub(crate) streams: BTreeMap<StreamId, Stream>,
     cut: BTreeSet<(KernelId, KernelId)>,
     next: u64,
+}
+
+/// What can happen to frames that were written together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Spoil {
+    /// They come twice.
+    Double,
+    /// The last one is cut short.
+    Truncate,
+    /// The first one is lost.
+    Lose,
+    /// The last one overtakes the others.
+    Swap,
+}
+
+impl Spoil {
+    fn apply(self, texts: &mut Vec<Arc<str>>) {
+        match self {
+            Spoil::Double => texts.extend_from_within(..),
+            Spoil::Truncate => {
+                if let Some(last) = texts.last_mut() {
+                    *last = last.chars().take(last.chars().count() / 2).collect::<String>().into();
+                }
+            }
+            Spoil::Lose => drop(texts.remove(0)),
+            Spoil::Swap => texts.rotate_right(1),
+        }
+    }
 }
 
 fn pair(a: KernelId, b: KernelId) -> (KernelId, KernelId) {
@@ -131,6 +160,28 @@ impl Net {
         if stream.ends.iter().all(|end| !end.open) && stream.pipes.iter().all(|pipe| pipe.items.is_empty()) {
             self.streams.remove(&id);
         }
+    }
+
+    /// Spoils the frames written together that have travelled longest from `from` to `to`; says whether there are any.
+    pub(crate) fn spoil(&mut self, from: KernelId, to: KernelId, how: Spoil) -> bool {
+        for stream in self.streams.values_mut() {
+            let [dialer, answerer] = stream.ends;
+            let [forth, back] = &mut stream.pipes;
+            let pipe = match (dialer.kernel, answerer.kernel) {
+                pair if pair == (from, to) => forth,
+                pair if pair == (to, from) => back,
+                (_, _) => continue,
+            };
+            let texts = pipe.items.iter_mut().find_map(|item| match item {
+                Item::Texts(texts) if !texts.is_empty() => Some(texts),
+                Item::Texts(_) | Item::Up { .. } | Item::End(_) => None,
+            });
+            if let Some(texts) = texts {
+                how.apply(texts);
+                return true;
+            }
+        }
+        false
     }
 
     /// Stops the pipe from `from`'s kernel of every present stream; later streams are not affected.

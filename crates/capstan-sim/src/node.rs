@@ -5,10 +5,10 @@ use crate::world::{Service, ServiceCall};
 use capstan_kernel::effect::Effect;
 use capstan_kernel::input::Input;
 use capstan_kernel::kernel::{Kernel, KernelConfig};
-use capstan_model::peer::{ChannelId, Millis};
+use capstan_model::peer::{ChannelId, Digest, Incarnation, Millis, PeerId, Seq};
 use capstan_store::memory::MemoryStore;
 use capstan_store::overlay::Db;
-use capstan_store::schema::ChangeSet;
+use capstan_store::schema::{ChangeSet, Meta, PeerIncarnations, SessionRow, Sessions};
 use capstan_wire::link::{LinkOptions, Links};
 use capstan_wire::seam::LinkOrder;
 use std::collections::{BTreeMap, VecDeque};
@@ -48,6 +48,12 @@ pub(crate) struct Node {
     pub(crate) orders: Vec<LinkOrder>,
     /// Kernel services that it has code for, in every life.
     pub(crate) services: BTreeMap<Arc<str>, Service>,
+    /// Counts how often its disk was set back.
+    pub(crate) lineage: u64,
+    /// A batch takes up to so long to become durable, milliseconds.
+    pub(crate) slow: u64,
+    /// How far its clock is ahead of the world's, milliseconds.
+    pub(crate) ahead: i64,
     /// What it logged at warning level or above, and at info.
     pub(crate) log: Vec<String>,
 }
@@ -72,6 +78,20 @@ pub(crate) struct Process {
     pub(crate) next_channel: u64,
     /// When the last answer of a vat arrives: none overtakes another.
     pub(crate) vats_last: Millis,
+    /// How far it had received from each peer after each input since the last batch.
+    pub(crate) marks: Vec<Mark>,
+}
+
+/// How far a kernel has received from a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) peer: PeerId,
+    /// The life of the peer that it was received from.
+    pub(crate) life: Option<Incarnation>,
+    /// Our own.
+    pub(crate) own: Incarnation,
+    pub(crate) recv: Seq,
+    pub(crate) digest: Digest,
 }
 
 impl Node {
@@ -91,6 +111,9 @@ impl Node {
             verdicts_lost: 0,
             orders: Vec::new(),
             services: BTreeMap::new(),
+            lineage: 0,
+            slow: 3,
+            ahead: 0,
             log: Vec::new(),
         };
         node.wipe();
@@ -98,9 +121,9 @@ impl Node {
     }
 
     /// A name for a new incarnation.
-    pub(crate) fn fresh(&mut self) -> capstan_model::peer::Incarnation {
+    pub(crate) fn fresh(&mut self) -> Incarnation {
         self.names += 1;
-        capstan_model::peer::Incarnation::new(format!("{}-{}", self.name, self.names))
+        Incarnation::new(format!("{}-{}", self.name, self.names))
     }
 
     /// Empties the disk: the same key, a new life.
@@ -135,7 +158,7 @@ impl Node {
         self.process = Some(Process {
             kernel: Kernel::new(Db::load(self.disk.reload()), self.config.clone()),
             links: Links::new(self.config.peer.clone(), self.options),
-            vats: Vats::default(),
+            vats: Vats::of(self.lineage),
             inbox: [Input::Booted].into(),
             turn_due: false,
             commit_due: false,
@@ -144,11 +167,31 @@ impl Node {
             told: (Millis(0), Millis(0)),
             next_channel: 0,
             vats_last: now,
+            marks: Vec::new(),
         });
+    }
+
+    /// What its clock shows.
+    pub(crate) fn clock(&self, now: Millis) -> Millis {
+        Millis(now.0.saturating_add_signed(self.ahead))
     }
 }
 
 impl Process {
+    /// How far it has received from each peer now.
+    pub(crate) fn now_received(&self) -> Vec<Mark> {
+        let db = self.kernel.db();
+        let own = db.get::<Meta>(&"incarnation".into()).cloned().unwrap_or_else(|| "".into());
+        let mark = |(peer, row): (&PeerId, &SessionRow)| Mark {
+            peer: peer.clone(),
+            life: db.get::<PeerIncarnations>(peer).and_then(|row| row.incarnation.clone()),
+            own: Incarnation::new(&*own),
+            recv: row.recv,
+            digest: row.recv_digest,
+        };
+        db.iter::<Sessions>().map(mark).collect()
+    }
+
     /// A channel number that no stream had in this life.
     pub(crate) fn channel(&mut self) -> ChannelId {
         self.next_channel += 1;

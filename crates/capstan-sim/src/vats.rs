@@ -14,6 +14,8 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub(crate) struct Vats {
     running: BTreeMap<VatId, Running>,
+    /// What the desks of its vats say.
+    lineage: u64,
 }
 
 #[derive(Debug)]
@@ -23,9 +25,15 @@ struct Running {
     store: BTreeMap<Arc<str>, Arc<str>>,
     /// Deliveries that wait until the vat is resumed; `None`: it runs.
     paused: Option<Vec<(DeliveryId, VatDelivery)>>,
+    lineage: u64,
 }
 
 impl Vats {
+    /// No vats yet; their desks will say which `lineage` it is.
+    pub(crate) fn of(lineage: u64) -> Self {
+        Vats { lineage, ..Vats::default() }
+    }
+
     /// Executes one dispatch; what it returns is to reach the kernel later, in this order.
     pub(crate) fn execute(&mut self, dispatch: Dispatch) -> Vec<Input> {
         match dispatch {
@@ -56,7 +64,9 @@ impl Vats {
             return Input::VatStarted { vat, incarnation, result: Err(format!("no script {}", code.text)) };
         };
         let store = store.into_iter().collect();
-        self.running.insert(vat, Running { incarnation, script: (program.make)(), store, paused: None });
+        let lineage = self.lineage;
+        let running = Running { incarnation, script: (program.make)(), store, paused: None, lineage };
+        self.running.insert(vat, running);
         let started =
             VatStarted { syscalls: Vec::new(), store: Default::default(), root_methods: Vec::new() };
         Input::VatStarted { vat, incarnation, result: Ok(started) }
@@ -100,7 +110,7 @@ impl Running {
 
     /// Runs one delivery; says whether the vat then wants to be woken.
     fn deliver(&mut self, delivery: VatDelivery) -> (VatReply, bool) {
-        let mut desk = Desk::over(&mut self.store);
+        let mut desk = Desk::over(&mut self.store, self.lineage);
         match delivery {
             VatDelivery::Message { target, message } => {
                 let (method, args) = match decode(&message.methargs) {
@@ -120,6 +130,7 @@ impl Running {
             VatDelivery::RetireImports(gone) => {
                 forget(&mut desk, &gone);
                 note(&mut desk, "retired", &gone);
+                self.script.retired(&mut desk, &gone);
             }
             VatDelivery::DropExports(names) => note(&mut desk, "dropped there", &names),
             VatDelivery::RetireExports(names) => note(&mut desk, "retired there", &names),

@@ -19,6 +19,7 @@ mod r_restart_teardown;
 mod r_sequencing;
 mod r_sequencing_more;
 mod r_workload;
+mod storm;
 
 /// Every file here is a module of this binary.
 #[test]

@@ -3,7 +3,7 @@
 use super::channels::Channels;
 use super::receive::Fault;
 use super::restart::error_value;
-use super::{facts, outbox};
+use super::{facts, outbox, unconfirmed};
 use crate::counts;
 use crate::effect::Effect;
 use crate::fault::Corrupt;
@@ -63,6 +63,7 @@ pub(crate) fn revoke_url(turn: &mut Turn<'_>, grant: GrantId) -> Result<Result<(
     if !row.revoked {
         let object = row.object;
         turn.tx.put::<Grants>(grant, GrantRow { revoked: true, ..row });
+        unconfirmed::grant_ended(turn, object)?;
         counts::release(&mut turn.tx, KRef::Object(object))?;
     }
     Ok(Ok(()))

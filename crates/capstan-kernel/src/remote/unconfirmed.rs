@@ -75,10 +75,31 @@ pub(super) fn release(db: &mut Db, config: &KernelConfig, now: Millis, step: &mu
     .unwrap_or(false)
 }
 
+/// A URL that stood for the object is no more: what was kept for it alone goes too, once the fresh session is in use.
+pub(super) fn grant_ended(turn: &mut Turn<'_>, object: ObjectId) -> Result<(), Corrupt> {
+    if behind_urls(&turn.tx).contains(&object) {
+        return Ok(());
+    }
+    let remotes: Vec<RemoteId> = turn.tx.iter::<Remotes>().map(|(rid, _)| *rid).collect();
+    for rid in remotes {
+        let endpoint = EndpointId::Remote(rid);
+        let kept = clist::entry(&turn.tx, endpoint, KRef::Object(object));
+        let unconfirmed =
+            kept.is_some_and(|row| row.eref.side() == Side::Import && row.last_mention == Seq(0));
+        if unconfirmed && turn.tx.get::<Meta>(&mark(rid)).is_none() {
+            clist::remove(&mut turn.tx, endpoint, KRef::Object(object))?;
+        }
+    }
+    Ok(())
+}
+
+fn behind_urls(tx: &Tx<'_>) -> BTreeSet<ObjectId> {
+    tx.iter::<Grants>().filter(|(_, row)| !row.revoked).map(|(_, row)| row.object).collect()
+}
+
 fn slice(turn: &mut Turn<'_>, rid: RemoteId) -> Result<(), Corrupt> {
     let endpoint = EndpointId::Remote(rid);
-    let alive = turn.tx.iter::<Grants>().filter(|(_, row)| !row.revoked).map(|(_, row)| row.object);
-    let behind_urls: BTreeSet<ObjectId> = alive.collect();
+    let behind_urls = behind_urls(&turn.tx);
     let unconfirmed = clist::entries(&turn.tx, endpoint).into_iter().filter(|(kref, row)| {
         let is_kept = matches!(kref, KRef::Object(ko) if behind_urls.contains(ko));
         row.eref.side() == Side::Import && row.last_mention == Seq(0) && !is_kept

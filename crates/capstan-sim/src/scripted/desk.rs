@@ -18,11 +18,13 @@ pub struct Desk<'a> {
     changed: BTreeMap<Arc<str>, Option<Arc<str>>>,
     syscalls: Vec<VatSyscall>,
     pub(crate) wakes: bool,
+    /// Differs whenever the kernel's state was set back, so that names made afterwards can be told from earlier ones.
+    pub(crate) lineage: u64,
 }
 
 impl<'a> Desk<'a> {
-    pub(crate) fn over(store: &'a mut Store) -> Self {
-        Desk { store, changed: BTreeMap::new(), syscalls: Vec::new(), wakes: false }
+    pub(crate) fn over(store: &'a mut Store, lineage: u64) -> Self {
+        Desk { store, changed: BTreeMap::new(), syscalls: Vec::new(), wakes: false, lineage }
     }
 
     pub(crate) fn done(self) -> (Vec<VatSyscall>, StoreChanges) {
@@ -108,6 +110,12 @@ impl<'a> Desk<'a> {
     /// Reads a durable counter; 0 if there is none.
     pub fn number(&self, key: &str) -> u64 {
         self.get(key).and_then(|text| text.parse().ok()).unwrap_or(0)
+    }
+
+    /// All rows whose keys begin with `prefix`.
+    pub(crate) fn entries(&self, prefix: &str) -> Vec<(String, Arc<str>)> {
+        let rows = self.store.range(Arc::from(prefix)..).take_while(|(key, _)| key.starts_with(prefix));
+        rows.map(|(key, value)| (key.to_string(), value.clone())).collect()
     }
 
     /// Reads the store.

@@ -72,6 +72,11 @@ pub trait Script: Debug {
         let _ = (desk, settled);
     }
 
+    /// Objects that it had imported are gone.
+    fn retired(&mut self, desk: &mut Desk<'_>, gone: &[VRef]) {
+        let _ = (desk, gone);
+    }
+
     /// A turn of its own, asked for with [`Desk::wake_later`].
     fn woken(&mut self, desk: &mut Desk<'_>) {
         let _ = desk;
@@ -85,7 +90,7 @@ pub struct Program {
     pub(crate) make: fn() -> Box<dyn Script>,
 }
 
-const PROGRAMS: [Program; 3] = [counter(), echo(), puppet()];
+const PROGRAMS: [Program; 4] = [counter(), echo(), puppet(), crate::storm::agent()];
 
 /// Counts: `bump` adds one and answers the sum, `total` answers it, `note(text)` appends to a durable log and
 /// answers its length.

@@ -1,6 +1,6 @@
 //! The loop: the next event or deadline, one at a time.
 
-use super::{Batching, Event, KernelId, World};
+use super::{Batching, Event, KernelId, Record, World};
 use crate::net::Item;
 use crate::node::Strike;
 use capstan_kernel::effect::Effect;
@@ -77,6 +77,7 @@ impl World {
             let kernel = process.kernel.next_deadline().map(|at| (at, process.told.0, true));
             let links = process.links.next_deadline().map(|at| (at, process.told.1, false));
             for (at, told, of_kernel) in kernel.into_iter().chain(links) {
+                let at = Millis(at.0.saturating_add_signed(node.ahead.saturating_neg()));
                 // A deadline that stays past is told once a millisecond.
                 let at = at.max(Millis(told.0 + 1)).max(self.now);
                 if first.is_none_or(|(earliest, ..)| at < earliest) {
@@ -106,13 +107,15 @@ impl World {
 
     fn tell_time(&mut self, kernel: KernelId, of_kernel: bool) {
         let (now, chance) = (self.now, self.chance.next());
-        let Some(process) = &mut self.node_mut(kernel).process else { return };
+        let node = self.node_mut(kernel);
+        let clock = node.clock(now);
+        let Some(process) = &mut node.process else { return };
         if of_kernel {
             process.told.0 = now;
             self.input(kernel, Input::TimeCame);
         } else {
             process.told.1 = now;
-            let actions = process.links.observe(now, chance, LinkFact::Tick);
+            let actions = process.links.observe(clock, chance, LinkFact::Tick);
             self.act(kernel, actions);
         }
     }
@@ -196,12 +199,20 @@ impl World {
         let node = self.node_mut(kernel);
         let life = node.life;
         let name = node.name.clone();
+        let clock = node.clock(now);
+        let journal = self.journal.is_some();
+        let node = self.node_mut(kernel);
         let Some(process) = &mut node.process else { return };
         process.turn_due = false;
         let Some(input) = process.inbox.pop_front() else { return };
         let more = !process.inbox.is_empty();
         let said = format!("{input:?}");
-        let step = process.kernel.step(now, input);
+        let step = process.kernel.step(clock, input);
+        if journal {
+            let news = process.now_received();
+            let news: Vec<_> = news.into_iter().filter(|mark| !process.marks.contains(mark)).collect();
+            process.marks.extend(news);
+        }
         let vain = |effect: &Effect| {
             matches!(
                 effect,
@@ -237,7 +248,7 @@ impl World {
         match self.batching {
             Batching::EachInput => self.commit(kernel),
             Batching::Seeded => {
-                let at = self.soon(3);
+                let at = self.soon(self.node(kernel).slow);
                 let Some(process) = &mut self.node_mut(kernel).process else { return };
                 if !std::mem::replace(&mut process.commit_due, true) {
                     self.schedule(at, Event::Commit(kernel, life));
@@ -274,13 +285,18 @@ impl World {
             node.strike = None;
             return self.kill(kernel);
         }
+        let marks = std::mem::take(&mut process.marks);
         node.commits += 1;
         node.write(&changes);
+        let (rows, name) = (changes.len(), node.name.clone());
+        if let Some(journal) = &mut self.journal {
+            journal.push(Record::Committed { kernel, changes: changes.into(), marks });
+        }
+        let node = self.node_mut(kernel);
         if strike == Some(Strike::AfterCommit) {
             node.strike = None;
             return self.kill(kernel);
         }
-        let (name, rows) = (node.name.clone(), changes.len());
         if rows > 0 {
             self.active = self.now;
         }

@@ -67,12 +67,14 @@ impl World {
 
     /// Changes what a dead kernel will find.
     pub fn swap_disk(&mut self, kernel: KernelId, how: Restart) {
+        let lineage = self.next_lineage();
         let node = self.node_mut(kernel);
         assert!(node.process.is_none(), "{} is alive", node.name);
         match how {
             Restart::Keep => {}
             Restart::Wipe => node.wipe(),
             Restart::RestoreSnapshot(number) => {
+                node.lineage = lineage;
                 let rows = node.snapshots.get(number).cloned();
                 node.overwrite(&rows.unwrap_or_default());
             }

@@ -16,6 +16,7 @@ mod checks;
 mod drive;
 mod faults;
 mod fixtures;
+mod mischief;
 mod release;
 mod services;
 
@@ -27,12 +28,13 @@ pub(crate) use services::{Service, ServiceCall};
 
 use crate::chance::Chance;
 use crate::net::{Net, StreamId};
-use crate::node::Node;
+use crate::node::{Mark, Node};
 use crate::trace::Trace;
 use calls::CallState;
 use capstan_kernel::host_op::{Answer, Refusal};
 use capstan_kernel::input::{Input, RequestId};
 use capstan_model::peer::{ChannelId, Millis, PeerId};
+use capstan_store::schema::ChangeSet;
 use capstan_wire::link::WriteToken;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -87,6 +89,17 @@ pub struct World {
     pub(crate) written: BTreeMap<(KernelId, KernelId), Vec<Arc<str>>>,
     /// Dials, by who dialled whom.
     pub(crate) dials: BTreeMap<(KernelId, KernelId), u64>,
+    /// What left the processes, if somebody reads it.
+    pub(crate) journal: Option<Vec<Record>>,
+}
+
+/// Something that left a process.
+#[derive(Clone, Debug)]
+pub(crate) enum Record {
+    /// A batch became durable.
+    Committed { kernel: KernelId, changes: Box<ChangeSet>, marks: Vec<Mark> },
+    /// A frame was written to a stream.
+    Wrote { from: KernelId, to: KernelId, stream: StreamId, text: Arc<str> },
 }
 
 impl World {
@@ -107,7 +120,13 @@ impl World {
             answers: BTreeMap::new(),
             written: BTreeMap::new(),
             dials: BTreeMap::new(),
+            journal: None,
         }
+    }
+
+    /// Keeps a journal from now on, if none is kept, and returns what was entered so far.
+    pub(crate) fn read_journal(&mut self) -> Vec<Record> {
+        self.journal.replace(Vec::new()).unwrap_or_default()
     }
 
     /// Decides when batches end from now on.

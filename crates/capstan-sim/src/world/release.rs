@@ -1,6 +1,6 @@
 //! What leaves a kernel: answers, and orders to its links, which become streams and frames.
 
-use super::{Event, KernelId, ServiceCall, World};
+use super::{Event, KernelId, Record, ServiceCall, World};
 use crate::net::{End, Item};
 use capstan_kernel::effect::{Effect, LogLevel};
 use capstan_kernel::input::Input;
@@ -36,6 +36,7 @@ impl World {
     fn order(&mut self, kernel: KernelId, mut order: LinkOrder) {
         let (now, chance) = (self.now, self.chance.next());
         let node = self.node_mut(kernel);
+        let clock = node.clock(now);
         if node.bare {
             node.orders.push(order);
             return;
@@ -49,7 +50,7 @@ impl World {
         let name = node.name.clone();
         let Some(process) = &mut node.process else { return };
         let said = format!("{order:?}");
-        let actions = process.links.order(now, chance, order);
+        let actions = process.links.order(clock, chance, order);
         self.trace.say(now, format_args!("{name} orders {said}"));
         self.act(kernel, actions);
     }
@@ -57,8 +58,10 @@ impl World {
     /// Tells the links of a kernel a fact.
     pub(crate) fn observe(&mut self, kernel: KernelId, fact: LinkFact) {
         let (now, chance) = (self.now, self.chance.next());
-        let Some(process) = &mut self.node_mut(kernel).process else { return };
-        let actions = process.links.observe(now, chance, fact);
+        let node = self.node_mut(kernel);
+        let clock = node.clock(now);
+        let Some(process) = &mut node.process else { return };
+        let actions = process.links.observe(clock, chance, fact);
         self.act(kernel, actions);
     }
 
@@ -103,7 +106,12 @@ impl World {
         let (from, to) = (self.node(writer).name.clone(), self.node(reader).name.clone());
         for text in texts {
             self.trace.say(self.now, format_args!("{from} → {to} {text}"));
-            self.written.entry((writer, reader)).or_default().push(text.clone());
+            match &mut self.journal {
+                Some(journal) => {
+                    journal.push(Record::Wrote { from: writer, to: reader, stream, text: text.clone() });
+                }
+                None => self.written.entry((writer, reader)).or_default().push(text.clone()),
+            }
         }
     }
 

@@ -1,0 +1,36 @@
+//! Random storms over several kernels (03 G.7). Many more: `cargo run --release -p capstan-sim --bin storm`.
+
+use capstan_sim::storm::{Plan, run};
+
+/// How many seeds each of the two tests tries.
+const SEEDS: u64 = 30;
+
+fn weather(seeds: impl Iterator<Item = u64>) {
+    for seed in seeds {
+        if let Err(failure) = run(&Plan::seeded(seed, None)) {
+            panic!("seed {seed}: {}\n{}", failure.what, failure.trace);
+        }
+    }
+}
+
+#[test]
+fn every_invariant_holds_in_every_storm() {
+    weather(0..SEEDS);
+}
+
+#[test]
+fn and_in_every_other() {
+    weather(SEEDS..2 * SEEDS);
+}
+
+#[test]
+fn the_same_seed_brings_the_same_storm() {
+    for seed in [3, 8, 40] {
+        let plan = Plan::seeded(seed, None);
+        let hash = run(&plan).unwrap();
+        assert_eq!(run(&plan).unwrap(), hash);
+        let text = serde_json::to_string(&plan).unwrap();
+        assert_eq!(run(&serde_json::from_str(&text).unwrap()).unwrap(), hash);
+        assert_ne!(run(&Plan::seeded(seed + 1, None)).unwrap(), hash);
+    }
+}
