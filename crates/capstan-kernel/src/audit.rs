@@ -218,6 +218,20 @@ impl<'t> Audit<'t> {
         for rid in remotes {
             self.needs_endpoint(rid.into(), || format!("outbox of {rid}"));
         }
+        let mut bytes: BTreeMap<_, u64> = BTreeMap::new();
+        for ((rid, _), entry) in tables.outbox.iter() {
+            let sum = bytes.entry(*rid).or_default();
+            *sum = sum.saturating_add(entry.text.len() as u64);
+        }
+        let of_peer = tables.remotes.iter().map(|(rid, row)| (&row.peer, bytes.get(rid).copied()));
+        let of_peer: BTreeMap<_, _> = of_peer.collect();
+        for (peer, row) in tables.sessions.iter() {
+            let bytes = of_peer.get(peer).copied().flatten().unwrap_or(0);
+            if bytes != row.outbox_bytes {
+                let what = format!("{} bytes are noted, there are {bytes}", row.outbox_bytes);
+                self.report(Invariant::Counters, format!("outbox for {peer}"), what);
+            }
+        }
     }
 
     fn names_of(&mut self, item: &SendItem, place: impl Fn() -> String) {

@@ -46,6 +46,11 @@ pub(crate) fn importers(tx: &Tx<'_>, ko: ObjectId) -> Vec<EndpointId> {
     tx.range::<Importers>(first..).take_while(|((k, _), ())| *k == ko).map(|((_, e), ())| *e).collect()
 }
 
+/// Whether the endpoint has no entry.
+pub(crate) fn is_empty(tx: &Tx<'_>, endpoint: EndpointId) -> bool {
+    tx.range::<Clist>((endpoint, KRef::Object(ObjectId(0)))..).next().is_none_or(|((e, _), _)| *e != endpoint)
+}
+
 /// Returns every entry of the endpoint, in kref order.
 pub(crate) fn entries(tx: &Tx<'_>, endpoint: EndpointId) -> Vec<(KRef, ClistRow)> {
     let first = (endpoint, KRef::Object(ObjectId(0)));

@@ -173,6 +173,7 @@ pub(crate) fn tell_remote(turn: &mut Turn<'_>, rid: RemoteId) -> Result<bool, Co
         end_reap(&mut turn.tx, rid.into());
         if asked && turn.tx.get::<Remotes>(&rid).is_some() {
             remote::deliver(turn, rid, RemoteDelivery::BringOutYourDead)?;
+            remote::age_settled_names(turn, rid)?;
         }
         return Ok(false);
     };

@@ -46,6 +46,14 @@ pub struct KernelConfig {
     /// Frames on their way to one peer, unacknowledged, before what comes next waits in the run queue; also
     /// what we offer to take (03 C-10).
     pub window_frames: u64,
+    /// Bytes on their way to one peer, unacknowledged, before what comes next waits in the run queue.
+    pub outbox_bytes_max: u64,
+    /// Names that one peer may have introduced here at a time; what introduces more is refused.
+    pub peer_names_max: u64,
+    /// Remotes beyond which a stranger gets one only in the place of a peer with whom nothing is shared.
+    pub peers_max: usize,
+    /// Peers of whom only a handshake is remembered; beyond that the oldest are forgotten.
+    pub strangers_max: usize,
     /// The system subclusters the host wants: name and configuration, as JSON text (02 §10.4). A stored one without an
     /// entry here is removed at the start.
     pub system: BTreeMap<Arc<str>, Arc<str>>,
@@ -68,6 +76,10 @@ impl KernelConfig {
             max_retry_attempts: 0,
             frame_bytes_max: 16 << 20,
             window_frames: 4096,
+            outbox_bytes_max: 64 << 20,
+            peer_names_max: 1_000_000,
+            peers_max: 4096,
+            strangers_max: 1024,
             system: BTreeMap::new(),
             services: Vec::new(),
             audit_every_transaction: cfg!(debug_assertions),

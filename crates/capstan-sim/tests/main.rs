@@ -12,6 +12,7 @@ mod pairs;
 mod r_garbage;
 mod r_links;
 mod r_peers;
+mod r_quota;
 mod r_restart;
 mod r_restart_more;
 mod r_restart_rows;

@@ -2,12 +2,14 @@
 
 use crate::pairs::{Meeting, PAIRS, meeting, pair};
 use capstan_kernel::host_op::HostOp;
+use capstan_kernel::kernel::{Generation, KernelConfig};
 use capstan_model::id::{EndpointId, KRef};
 use capstan_model::refs::ERef;
 use capstan_sim::passable::Passable;
 use capstan_sim::scripted;
 use capstan_sim::world::{KernelId, World};
 use capstan_store::schema::{Clist, Objects, Promises};
+use capstan_wire::link::LinkOptions;
 use serde_json::{Value, json};
 
 /// The numbered frames among those that Dee hears, decoded.
@@ -232,15 +234,15 @@ fn r163_an_object_exported_dropped_and_retired_there_is_gone_here() {
             collect(world, bob);
         };
         cycle(&mut pair.world);
-        let (mut of_ann, mut of_bob) = (rows(&pair.world, ann), rows(&pair.world, bob));
+        // In the classic generation the names of the calls' results outlive some collections.
+        let collected = |world: &mut World| {
+            (0..3).for_each(|_| collect(world, ann));
+            (rows(world, ann), rows(world, bob))
+        };
+        let before = collected(&mut pair.world);
         for _ in 0..3 {
             cycle(&mut pair.world);
-            // Of the object nothing is left; the name of the call's result is kept by the classic generation.
-            for (kernel, before) in [(ann, &mut of_ann), (bob, &mut of_bob)] {
-                let kept = usize::from(!pair.session);
-                *before = (before.0, before.1 + kept, before.2 + kept);
-                assert_eq!(rows(&pair.world, kernel), *before, "{generations:?}");
-            }
+            assert_eq!(collected(&mut pair.world), before, "{generations:?}");
         }
         pair.world.assert_quiescent();
         pair.world.assert_names_match(ann, bob);
@@ -248,24 +250,42 @@ fn r163_an_object_exported_dropped_and_retired_there_is_gone_here() {
 }
 
 #[test]
-fn r166_after_thousands_of_far_calls_the_rows_are_as_many_as_before() {
-    for generations in PAIRS {
-        let mut pair = pair(166, generations);
-        let (ann, bob) = (pair.ann, pair.bob);
-        let object = pair.world.redeem(ann, &pair.url.clone());
-        let remote = EndpointId::Remote(pair.world.remote_of(ann, bob));
-        for round in 1..=if pair.session { 20 } else { 3 } {
+fn r166_after_ten_thousand_far_calls_the_rows_are_as_many_as_before() {
+    for (of_ann, of_bob) in PAIRS {
+        let mut world = World::seeded(166);
+        let quick = |generation| {
+            move |config: &mut KernelConfig, _: &mut LinkOptions| {
+                config.generation = generation;
+                config.audit_every_transaction = false;
+            }
+        };
+        let ann = world.kernel_with("ann", quick(of_ann));
+        let bob = world.kernel_with("bob", quick(of_bob));
+        let counter = world.vat(bob, scripted::counter());
+        let url = world.issue(bob, counter);
+        let object = world.redeem(ann, &url);
+        let collected = |world: &mut World| {
+            // In the classic generation a settled promise's name outlives some collections.
+            (0..3).for_each(|_| collect(world, ann));
+            [ann, bob].map(|kernel| rows(world, kernel))
+        };
+        let before = collected(&mut world);
+        let session = of_ann == Generation::Session && of_bob == Generation::Session;
+        for round in 1..=10 {
             let calls: Vec<_> =
-                (0..100).map(|_| pair.world.start_call(ann, object, "bump", Vec::new())).collect();
-            pair.world.run_until_quiet();
-            assert!(calls.iter().all(|call| pair.world.outcome(*call).is_some()), "{generations:?} {round}");
-            // The classic generation keeps the name of every result, which only sessions can retire.
-            let kept = if pair.session { 0 } else { 100 * round };
-            let db = pair.world.db(ann);
-            let names = db.iter::<Clist>().filter(|((endpoint, _), _)| *endpoint == remote).count();
-            assert_eq!((names, db.len::<Promises>()), (1 + kept, kept), "{generations:?} {round}");
-            assert_eq!(pair.world.db(bob).len::<Promises>(), kept, "{generations:?} {round}");
+                (0..1000).map(|_| world.start_call(ann, object, "bump", Vec::new())).collect();
+            world.run_until_quiet();
+            assert!(calls.iter().all(|call| world.outcome(*call).is_some()), "{of_ann:?} {of_bob:?} {round}");
+            // Without being asked for, collections keep the rest bounded.
+            let kept = if session { 0 } else { 4_100 };
+            for kernel in [ann, bob] {
+                let now = rows(&world, kernel);
+                assert!(now.1 <= kept && now.2 <= before[0].2.max(before[1].2) + kept, "{now:?} {round}");
+            }
         }
+        assert_eq!(collected(&mut world), before, "{of_ann:?} {of_bob:?}");
+        world.assert_quiescent();
+        world.assert_names_match(ann, bob);
     }
 }
 
@@ -458,5 +478,41 @@ fn r165_the_owner_is_told_when_neither_a_vat_nor_a_peer_holds_the_object() {
             meeting.settle();
             assert_eq!(garbage(&meeting), 1);
         }
+    }
+}
+
+#[test]
+fn r166_a_name_that_a_classic_peer_uses_late_stands_for_the_same_settlement_or_is_rejected() {
+    for generations in [PAIRS[1], PAIRS[2]] {
+        let mut meeting = meeting(1166, generations);
+        // Dee's call with the result `rp+1` is settled; she names it in a call written before she acted on that.
+        meeting.dee_calls("#[\"object\",[\"x\"]]", &[], Some("rp+1"));
+        heard(&mut meeting);
+        let settled = meeting.kref("rp+1");
+        assert!(settled.is_some(), "{generations:?}");
+        meeting.dee_calls("#[\"keep\",[\"late\",\"&0\"]]", &["rp+1"], Some("rp+2"));
+        assert_eq!(meeting.kref("rp+1"), settled);
+        // A promise of ours that is told, and forgotten some collections later.
+        meeting.dee_calls("#[\"promise\",[\"p\"]]", &[], Some("rp+3"));
+        let told = heard(&mut meeting).pop().expect("a settlement");
+        let name = told["params"][1][0][2]["slots"][0].as_str().expect("a promise").replace('+', "-");
+        meeting.puppet("fulfil", &["p", "done"]);
+        meeting.world.advance(50);
+        for _ in 0..4 {
+            heard(&mut meeting);
+            meeting.dee.send(&mut meeting.world, "deliver", json!(["bringOutYourDead"]));
+            heard(&mut meeting);
+            let ours = HostOp::Reap(vec![meeting.endpoint()]);
+            assert!(meeting.world.ask(meeting.bob, ours).is_ok());
+        }
+        heard(&mut meeting);
+        assert_eq!((meeting.kref("rp+1"), meeting.kref(&name)), (None, None), "{generations:?}");
+        meeting.dee_calls("#[\"begin\",[\"late\",\"x\",\"y\"]]", &[], Some("rp+8"));
+        meeting.dee_calls("#[\"keep\",[\"gone\",\"&0\"]]", &[&name], Some("rp+9"));
+        assert_eq!(meeting.session_row().recv, meeting.dee.sent);
+        meeting.puppet("watch", &["gone"]);
+        let seen = meeting.seen("gone").expect("a settlement");
+        assert!(seen.starts_with("rejected") && seen.contains("was settled long ago"), "{seen}");
+        meeting.settle();
     }
 }

@@ -223,6 +223,8 @@ pub struct SessionRow {
     pub left: Option<(Incarnation, Epoch)>,
     /// Recorded or reset by a classic exchange.
     pub classic_born: bool,
+    /// Bytes of text in the outbox.
+    pub outbox_bytes: u64,
 }
 
 /// One frame not yet acknowledged.

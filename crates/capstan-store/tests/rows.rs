@@ -208,8 +208,8 @@ fn remote_row() -> impl Strategy<Value = RemoteRow> {
 fn session_row() -> impl Strategy<Value = SessionRow> {
     let marks = (epoch(), epoch(), seq(), seq(), digest(), seq(), digest());
     let left = of((incarnation(), epoch()));
-    (marks, left, any::<bool>()).prop_map(
-        |((epoch, base, una, sent, una_digest, recv, recv_digest), left, classic)| SessionRow {
+    (marks, left, any::<bool>(), number()).prop_map(
+        |((epoch, base, una, sent, una_digest, recv, recv_digest), left, classic, outbox_bytes)| SessionRow {
             epoch,
             base,
             una,
@@ -219,6 +219,7 @@ fn session_row() -> impl Strategy<Value = SessionRow> {
             recv_digest,
             left,
             classic_born: classic,
+            outbox_bytes,
         },
     )
 }

@@ -3,6 +3,7 @@
 //! **Invariant:** at most one channel per peer is bound, and a bound channel carries the name of the session it was
 //! bound to; whatever it brings while another session is current is dropped unseen (law L8).
 
+use super::quota::{Lines, NameBudget};
 use crate::effect::{Effect, LogLevel, Step};
 use capstan_model::peer::{ChannelId, Epoch, Hint, Incarnation, Millis, PeerId, Seq};
 use capstan_wire::facts::Facts;
@@ -22,6 +23,10 @@ pub(crate) struct Channels {
     pub(super) listen: Vec<Hint>,
     /// What the links were last asked for, by peer: whether it was for a send. Only saves repetition.
     pub(super) asked: BTreeMap<PeerId, bool>,
+    /// What each peer may still introduce.
+    pub(super) names: BTreeMap<PeerId, NameBudget>,
+    /// What its frames may still say in the log.
+    pub(super) lines: Lines,
     /// What somebody must look into, each once.
     pub(super) alarms: Vec<Arc<str>>,
 }
@@ -129,6 +134,7 @@ impl Channels {
     pub(super) fn forget_peer(&mut self, peer: &PeerId) {
         self.open.retain(|_, channel| &channel.peer != peer);
         self.asked.remove(peer);
+        self.names.remove(peer);
     }
 
     fn close_where(&mut self, lost: impl Fn(ChannelId, &Channel) -> bool, reason: &str, step: &mut Step) {

@@ -32,6 +32,7 @@ pub(super) fn blank_session() -> SessionRow {
         recv_digest: Digest::default(),
         left: None,
         classic_born: false,
+        outbox_bytes: 0,
     }
 }
 
@@ -76,6 +77,9 @@ pub(super) fn believes(tx: &Tx<'_>, peer: &PeerId) -> Option<Incarnation> {
 }
 
 pub(super) fn record_life(turn: &mut Turn<'_>, peer: &PeerId, incarnation: Option<Incarnation>) {
+    if incarnation.is_some() {
+        super::quota::make_room_for_stranger(turn, peer);
+    }
     let row = PeerIncarnationRow { incarnation, seen: turn.now };
     turn.tx.put::<PeerIncarnations>(peer.clone(), row);
 }
@@ -184,6 +188,9 @@ pub(super) fn learn(turn: &mut Turn<'_>, rid: RemoteId, hints: &[Hint]) {
 pub(crate) fn is_full(tx: &Tx<'_>, config: &KernelConfig, rid: RemoteId) -> bool {
     let Some(row) = tx.get::<Remotes>(&rid).filter(|row| !row.closed) else { return false };
     let Some(session) = tx.get::<Sessions>(&row.peer) else { return false };
+    if session.outbox_bytes >= config.outbox_bytes_max {
+        return true;
+    }
     let under_way = session.sent.next().0.saturating_sub(session.una.0);
     under_way >= credit(tx, &row.peer).unwrap_or(u64::MAX).min(config.window_frames).max(1)
 }

@@ -2,7 +2,7 @@
 
 use super::channels::Channels;
 use super::restart::{Ending, end_session, finalize_peer_restart};
-use super::{facts, outbox, unconfirmed};
+use super::{facts, outbox, settled, unconfirmed};
 use crate::effect::{Effect, LogLevel};
 use crate::fault::Corrupt;
 use crate::host_op::Refusal;
@@ -112,6 +112,7 @@ pub(super) fn delete_remote_info(turn: &mut Turn<'_>, rid: RemoteId) {
     }
     crate::gc::forget_endpoint(&mut turn.tx, EndpointId::Remote(rid));
     unconfirmed::forget(turn, rid);
+    settled::forget(turn, rid);
     clear_echo(turn, rid);
 }
 

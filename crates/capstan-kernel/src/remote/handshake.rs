@@ -1,6 +1,7 @@
 //! What a handshake leads to: decided from what was said and what holds now, committed, then bound (03 G.3, D.2, D.6).
 
 use super::channels::{Bound, Channel, Channels, SessionName};
+use super::quota;
 use super::restart::{
     Ending, RestartOutcome, clear_sequence, end_session, finalize_peer_restart, persist_peer_restart,
 };
@@ -73,6 +74,11 @@ pub(super) fn facts_wanted(
     dialed: bool,
     step: &mut Step,
 ) {
+    if !quota::may_shake_hands(channels, &peer) {
+        let reason = format!("more than {} handshakes in flight", quota::HANDSHAKES_MAX);
+        step.effects.push(Effect::Link(LinkOrder::CloseChannel { channel, reason }));
+        return;
+    }
     let tx = db.begin();
     let said = facts::facts(&tx, config, &channels.listen, &peer);
     let session = Some(facts::session_facts(&tx, config, &[], &peer));

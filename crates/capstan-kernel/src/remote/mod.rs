@@ -9,10 +9,12 @@ mod forget;
 mod fork;
 mod handshake;
 mod outbox;
+mod quota;
 mod receive;
 mod redeem;
 mod restart;
 mod sending;
+mod settled;
 #[cfg(test)]
 mod tests;
 mod unconfirmed;
@@ -33,6 +35,7 @@ pub(crate) use channels::Channels;
 pub(crate) use facts::is_full;
 pub(crate) use forget::{peer_close, peer_forget, peer_hint, peer_reconnect};
 pub(crate) use redeem::{grants, issue_url, redeem_url, redemption_abandoned, revoke_url};
+pub(crate) use settled::age as age_settled_names;
 
 /// One delivery to a peer, in kernel terms.
 #[derive(Clone, Debug)]

@@ -6,9 +6,9 @@
 //! *understanding* it until the peer is known to have written nothing older than the notify that is still on its way:
 //! an acknowledgement inside or behind everything the peer had written. An acknowledgement of a handshake may be ahead
 //! of frames that are still to come; rows it covers then stay as markers without text, below `una`.
-//! Sessions born of a classic exchange keep the names, since the reference does.
+//! Sessions born of a classic exchange keep the names for a while, since the reference does: see `settled`.
 
-use super::{facts, forget};
+use super::{facts, forget, settled};
 use crate::clist;
 use crate::fault::Corrupt;
 use crate::gc;
@@ -150,8 +150,8 @@ fn notify(turn: &mut Turn<'_>, rid: RemoteId, promises: &[PromiseId]) -> Result<
         let Some(row) = clist::entry(&out.turn.tx, EndpointId::Remote(rid), KRef::Promise(kp)) else {
             continue; // torn down since, or told by the peer itself
         };
-        let name = remote_name(row.eref)?;
-        if told.contains(&kp) || is_retiring(&out.turn.tx, rid, kp) {
+        let (name, known) = (remote_name(row.eref)?, !row.reachable);
+        if known || told.contains(&kp) || is_retiring(&out.turn.tx, rid, kp) {
             continue;
         }
         let (rejected, value) = settlement(&out.turn.tx, kp)?;
@@ -166,7 +166,13 @@ fn notify(turn: &mut Turn<'_>, rid: RemoteId, promises: &[PromiseId]) -> Result<
     let promise = first.promise;
     let retires = if retiring { told.clone() } else { Vec::new() };
     let frame = Frame::Notify(resolutions);
-    let Err(TooLong { got, limit }) = append(turn, rid, &frame, retires.clone())? else { return Ok(()) };
+    let seq = out.seq;
+    let Err(TooLong { got, limit }) = append(turn, rid, &frame, retires.clone())? else {
+        if !retiring {
+            told.iter().for_each(|kp| settled::told(turn, rid, *kp, seq));
+        }
+        return Ok(());
+    };
     turn.rollback_to(mark);
     if told.len() > 1 {
         let (left, right) = told.split_at(told.len() / 2);
@@ -178,7 +184,11 @@ fn notify(turn: &mut Turn<'_>, rid: RemoteId, promises: &[PromiseId]) -> Result<
     let mut out = Outgoing::begin(turn, rid)?;
     told.iter().for_each(|kp| out.stamp(KRef::Promise(*kp)));
     let frame = Frame::Notify(vec![Resolution { promise, rejected: true, value }]);
+    let seq = out.seq;
     let _fits = append(turn, rid, &frame, retires)?;
+    if !retiring {
+        told.iter().for_each(|kp| settled::told(turn, rid, *kp, seq));
+    }
     Ok(())
 }
 
@@ -224,6 +234,7 @@ pub(super) fn append(
     let before = facts::digest_at(&turn.tx, Some(rid), &session, session.sent);
     let before = before.ok_or(Corrupt::Impossible("the last outbox row is missing"))?;
     let digest = digest_extend(before, &text);
+    session.outbox_bytes = session.outbox_bytes.saturating_add(text.len() as u64);
     turn.tx.put::<Outbox>((rid, seq), OutboxRow { text: text.into(), digest, retires });
     session.sent = seq;
     turn.tx.put::<Sessions>(peer, session);
@@ -267,7 +278,12 @@ impl<'t, 'a> Outgoing<'t, 'a> {
     /// Returns what the peer is to call `kref`, and remembers that it was mentioned.
     fn name(&mut self, kref: KRef) -> Result<RRef, Corrupt> {
         let kref = match kref {
-            KRef::Promise(kp) if is_retiring(&self.turn.tx, self.rid, kp) => KRef::Promise(self.again(kp)?),
+            KRef::Promise(kp)
+                if is_retiring(&self.turn.tx, self.rid, kp)
+                    || settled::is_old(&self.turn.tx, self.rid, kp) =>
+            {
+                KRef::Promise(self.again(kp)?)
+            }
             KRef::Promise(_) | KRef::Object(_) => kref,
         };
         let eref = clist::import(self.turn, EndpointId::Remote(self.rid), kref)?;
@@ -339,14 +355,21 @@ pub(super) fn acknowledge(
         turn.tx.put::<Sessions>(peer.clone(), session);
     }
     if let Some(rid) = rid {
-        take_out(turn, rid, n, behind_all)?;
+        let freed = take_out(turn, rid, n, behind_all)?;
+        if freed > 0 {
+            turn.tx.update::<Sessions, _>(peer, |row| {
+                row.outbox_bytes = row.outbox_bytes.saturating_sub(freed);
+            });
+        }
     }
     Ok(if matches!(judged, AckJudgement::Moves { .. }) { Acknowledged::Moved } else { Acknowledged::Old })
 }
 
-fn take_out(turn: &mut Turn<'_>, rid: RemoteId, n: Seq, behind_all: bool) -> Result<(), Corrupt> {
+/// Returns how many bytes went.
+fn take_out(turn: &mut Turn<'_>, rid: RemoteId, n: Seq, behind_all: bool) -> Result<u64, Corrupt> {
     let rows = turn.tx.range::<Outbox>((rid, Seq(0))..=(rid, n));
     let rows: Vec<(Seq, OutboxRow)> = rows.map(|((_, seq), row)| (*seq, row.clone())).collect();
+    let freed = rows.iter().map(|(_, row)| row.text.len() as u64).sum();
     for (seq, row) in rows {
         if !row.retires.is_empty() && !behind_all {
             turn.tx.put::<Outbox>((rid, seq), OutboxRow { text: "".into(), ..row });
@@ -357,7 +380,7 @@ fn take_out(turn: &mut Turn<'_>, rid: RemoteId, n: Seq, behind_all: bool) -> Res
             retire(turn, rid, kp)?;
         }
     }
-    Ok(())
+    Ok(freed)
 }
 
 /// Removes a settled promise's name from the peer's c-list.

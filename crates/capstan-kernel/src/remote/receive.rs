@@ -5,7 +5,8 @@
 
 use super::channels::Channels;
 use super::outbox::{self, Acknowledged};
-use super::{facts, forget, handshake, redeem};
+use super::quota::{self, NameBudget};
+use super::{facts, forget, handshake, redeem, settled};
 use crate::clist::{self, ForeignName};
 use crate::effect::{Effect, LogLevel, Step};
 use crate::fault::Corrupt;
@@ -14,6 +15,7 @@ use crate::promise::{self, SettleError};
 use crate::queue;
 use crate::turn::{Turn, transact};
 use capstan_model::capdata::{CapData, Message, Resolution};
+use capstan_model::error::KernelError;
 use capstan_model::id::{EndpointId, KRef, ObjectId, PromiseId, RemoteId};
 use capstan_model::peer::{ChannelId, Millis, PeerId, Seq};
 use capstan_model::refs::{RRef, RefKind, Side};
@@ -35,6 +37,17 @@ pub(super) enum Fault {
     /// The peer names what it was never given: its c-list and ours differ.
     #[error("it names {0}, which it was never given")]
     Unknown(RRef),
+    /// The peer has introduced as many names as it may.
+    #[error("the peer holds {held} names here, limit {limit}")]
+    Names {
+        /// How many there are.
+        held: u64,
+        /// How many may be.
+        limit: u64,
+    },
+    /// A stranger, and there are as many peers as may be.
+    #[error("there are {0} peers, as many as may be")]
+    Crowded(usize),
     /// Ours, not theirs.
     #[error(transparent)]
     Corrupt(#[from] Corrupt),
@@ -59,43 +72,62 @@ pub(super) fn frames_read(
     frames: Vec<Arc<str>>,
     step: &mut Step,
 ) {
+    let Some(peer) = channels.open.get(&channel).map(|open| open.peer.clone()) else { return };
     for text in frames {
-        let Some(open) = channels.open.get(&channel) else { return };
-        let Some(bound) = &open.bound else { return };
-        let peer = open.peer.clone();
-        // Only a first contact still needs what the peer said of itself.
-        let known = db.get::<RemotesByPeer>(&peer).is_some();
-        let theirs = if known { None } else { open.theirs.clone() };
-        if !handshake::current(&db.begin(), &peer, &bound.name) {
-            return close(channels, channel, "it belongs to another session", step);
+        let first = step.effects.len();
+        read_one(db, channels, config, now, channel, &text, step);
+        channels.lines.limit(&peer, now, &mut step.effects, first);
+    }
+}
+
+/// Reads one frame, if the channel is still bound.
+fn read_one(
+    db: &mut Db,
+    channels: &mut Channels,
+    config: &KernelConfig,
+    now: Millis,
+    channel: ChannelId,
+    text: &str,
+    step: &mut Step,
+) {
+    let Some(open) = channels.open.get(&channel) else { return };
+    let Some(bound) = &open.bound else { return };
+    let peer = open.peer.clone();
+    // Only a first contact still needs what the peer said of itself.
+    let known = db.get::<RemotesByPeer>(&peer).is_some();
+    let theirs = if known { None } else { open.theirs.clone() };
+    if !handshake::current(&db.begin(), &peer, &bound.name) {
+        return close(channels, channel, "it belongs to another session", step);
+    }
+    let classic = bound.classic;
+    let item = || format!("frame of {peer}: {}", text.chars().take(1000).collect::<String>());
+    let mut budget = channels.names.remove(&peer).unwrap_or_default();
+    let done = transact(db, config, now, step, item, |turn| {
+        frame(turn, &peer, theirs.as_ref(), classic, &mut budget, text)
+    });
+    channels.names.insert(peer.clone(), budget);
+    let after = match done {
+        Ok((after, acknowledged)) => {
+            note_acknowledged(channels, channel, acknowledged, now, config);
+            after
         }
-        let classic = bound.classic;
-        let item = || format!("frame of {peer}: {}", text.chars().take(1000).collect::<String>());
-        let done =
-            transact(db, config, now, step, item, |turn| frame(turn, &peer, theirs.as_ref(), classic, &text));
-        let after = match done {
-            Ok((after, acknowledged)) => {
-                note_acknowledged(channels, channel, acknowledged, now, config);
-                after
-            }
-            Err(reason) => {
-                pass_over(db, config, now, &peer, &text, step);
-                After::Close(format!("a frame could not be processed: {reason}"))
-            }
-        };
-        let Some(bound) = channels.bound_mut(channel) else { return };
-        bound.helping_until = None;
-        match after {
-            After::Unnumbered => {}
-            After::Numbered => bound.unanswered = bound.unanswered.saturating_add(1),
-            After::Again => bound.told = Seq(0),
-            After::Close(reason) => return close(channels, channel, &reason, step),
+        Err(reason) => {
+            pass_over(db, config, now, &peer, text, step);
+            After::Close(format!("a frame could not be processed: {reason}"))
         }
-        if let Some(bound) = channels.bound_mut(channel)
-            && !matches!(after, After::Unnumbered)
-        {
-            bound.ack_due.get_or_insert(now.after(config.ack_delay));
-        }
+    };
+    let Some(bound) = channels.bound_mut(channel) else { return };
+    bound.helping_until = None;
+    match after {
+        After::Unnumbered => {}
+        After::Numbered => bound.unanswered = bound.unanswered.saturating_add(1),
+        After::Again => bound.told = Seq(0),
+        After::Close(reason) => return close(channels, channel, &reason, step),
+    }
+    if let Some(bound) = channels.bound_mut(channel)
+        && !matches!(after, After::Unnumbered)
+    {
+        bound.ack_due.get_or_insert(now.after(config.ack_delay));
     }
 }
 
@@ -153,6 +185,7 @@ fn frame(
     peer: &PeerId,
     theirs: Option<&capstan_wire::facts::Facts>,
     classic: bool,
+    budget: &mut NameBudget,
     text: &str,
 ) -> Result<(After, Acknowledged), Corrupt> {
     let incoming = match decode(text, &limits(turn.config)) {
@@ -187,10 +220,18 @@ fn frame(
     }
     advance(turn, peer, text);
     let mark = turn.mark();
+    let mut result = None;
     let done = match body {
         Err(error) => Err(Fault::Poison(error.to_string())),
-        Ok(body) => first_contact(turn, peer, theirs)
-            .and_then(|rid| apply(turn, rid, body, incoming.ack.unwrap_or_default())),
+        Ok(body) => first_contact(turn, peer, theirs).and_then(|rid| {
+            if let Frame::Message { message, .. } = &body {
+                result = message.result;
+            }
+            budget
+                .take(turn, rid, &body)
+                .map_err(|held| Fault::Names { held, limit: turn.config.peer_names_max })?;
+            apply(turn, rid, body, incoming.ack.unwrap_or_default())
+        }),
     };
     let after = match done {
         Ok(()) => After::Numbered,
@@ -199,10 +240,28 @@ fn frame(
             turn.rollback_to(mark);
             let text = format!("a frame of {} is ignored: {fault}", peer.short());
             turn.log(LogLevel::Warn, text.clone());
-            if matches!(fault, Fault::Unknown(_)) { After::Close(text) } else { After::Numbered }
+            if let (Fault::Names { .. }, Some(name)) = (&fault, result)
+                && budget.may_answer(turn)
+            {
+                refuse(turn, peer, name, &fault)?;
+            }
+            let ends = matches!(fault, Fault::Unknown(_) | Fault::Crowded(_));
+            if ends { After::Close(text) } else { After::Numbered }
         }
     };
     Ok((after, acknowledged))
+}
+
+/// Rejects the result of a call that was not accepted.
+fn refuse(turn: &mut Turn<'_>, peer: &PeerId, name: RRef, why: &Fault) -> Result<(), Corrupt> {
+    let Some(rid) = facts::remote_of(&turn.tx, peer) else { return Ok(()) };
+    match accept_result(turn, rid, name) {
+        Ok(kp) => {
+            promise::reject_as_decider(turn, kp, KernelError::delivery_failed(why.to_string()).to_capdata())
+        }
+        Err(Fault::Corrupt(corrupt)) => Err(corrupt),
+        Err(_) => Ok(()),
+    }
 }
 
 /// The peer's remote; its first valid numbered frame makes it (03 C-31).
@@ -213,6 +272,9 @@ fn first_contact(
 ) -> Result<RemoteId, Fault> {
     if let Some(rid) = facts::remote_of(&turn.tx, peer) {
         return Ok(rid);
+    }
+    if !quota::make_room_for_remote(turn) {
+        return Err(Fault::Crowded(turn.config.peers_max));
     }
     let rid = facts::ensure_remote(turn, peer, &[])?;
     if let Some(theirs) = theirs {
@@ -263,6 +325,10 @@ fn translate(turn: &mut Turn<'_>, rid: RemoteId, name: RRef) -> Result<KRef, Fau
         Err(ForeignName::Unknown(_) | ForeignName::Dropped(_)) => {
             if name.kind == RefKind::Object && was_given(turn, rid, name) {
                 return Ok(KRef::Object(clist::new_object(&mut turn.tx, None)));
+            }
+            let peer = turn.tx.get::<Remotes>(&rid).map(|row| row.peer.clone());
+            if was_given(turn, rid, name) && peer.is_some_and(|peer| outbox::keeps_names(turn, &peer)) {
+                return Ok(settled::stand_in(turn, name)?);
             }
             Err(Fault::Unknown(name))
         }
@@ -342,6 +408,7 @@ fn accept_notify(
         settled.push((kp, resolution.rejected, value));
     }
     let peer = turn.tx.get::<Remotes>(&rid).map(|row| row.peer.clone());
+    let sent = peer.as_ref().map_or(Seq(0), |peer| facts::session(&turn.tx, peer).sent);
     let keep = peer.is_none_or(|peer| outbox::keeps_names(turn, &peer));
     for (kp, rejected, value) in &settled {
         forget::unsubscribe(turn, *kp, endpoint);
@@ -353,7 +420,11 @@ fn accept_notify(
             }
         }
     }
-    if !keep {
+    if keep {
+        for (kp, ..) in settled {
+            settled::told(turn, rid, kp, sent);
+        }
+    } else {
         settled.into_iter().try_for_each(|(kp, ..)| outbox::retire(turn, rid, kp))?;
     }
     Ok(())

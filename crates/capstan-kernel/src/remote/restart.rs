@@ -3,7 +3,7 @@
 //! Ending a session for any reason is the same work: promises the peer decides are rejected, the outbox and the
 //! counters go, what the peer introduced is taken down. Our exports to the peer stay (03 D.4).
 
-use super::{facts, forget, unconfirmed};
+use super::{facts, forget, settled, unconfirmed};
 use crate::effect::Effect;
 use crate::fault::Corrupt;
 use crate::host_op::Refusal;
@@ -101,6 +101,7 @@ pub(super) fn clear_sequence(turn: &mut Turn<'_>, rid: Option<RemoteId>, peer: &
         for key in keys {
             turn.tx.delete::<Outbox>(&key);
         }
+        settled::forget(turn, rid);
     }
     let old = facts::session(&turn.tx, peer);
     let life = facts::believes(&turn.tx, peer);
@@ -119,6 +120,7 @@ pub(super) fn clear_sequence(turn: &mut Turn<'_>, rid: Option<RemoteId>, peer: &
         recv_digest: Digest::default(),
         left,
         classic_born: false,
+        outbox_bytes: 0,
     };
     turn.tx.put::<Sessions>(peer.clone(), fresh);
 }

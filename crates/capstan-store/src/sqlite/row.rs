@@ -146,7 +146,18 @@ fields!(VatLimits {
 fields!(VatCode { format, name, text });
 fields!(SubclusterRow { bootstrap, config, launching, system });
 fields!(RemoteRow { peer, hints, next_object, next_promise, closed, restarts_seen });
-fields!(SessionRow { epoch, base, una, sent, una_digest, recv, recv_digest, left, classic_born });
+fields!(SessionRow {
+    epoch,
+    base,
+    una,
+    sent,
+    una_digest,
+    recv,
+    recv_digest,
+    left,
+    classic_born,
+    outbox_bytes
+});
 fields!(OutboxRow { text, digest, retires });
 fields!(PeerIncarnationRow { incarnation, seen });
 fields!(RedemptionRow { remote, promise, deadline });
