@@ -1,7 +1,7 @@
 //! Inputs near to good ones, from a seed: what a test can do of a fuzzer's work.
 
 /// Feeds `body` random bytes, the seeds, and `rounds` seeds with a few changes each.
-pub fn mangle(seeds: &[Vec<u8>], rounds: u64, body: impl Fn(&[u8])) {
+pub(crate) fn mangle(seeds: &[Vec<u8>], rounds: u64, body: impl Fn(&[u8])) {
     assert!(!seeds.is_empty());
     seeds.iter().for_each(|seed| body(seed));
     let mut chance = Chance(0x9E37_79B9_7F4A_7C15);

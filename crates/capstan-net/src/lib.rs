@@ -11,6 +11,8 @@ mod address;
 mod channels;
 mod fault;
 mod framing;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod node;
 mod reference;
 mod relay;

@@ -25,10 +25,10 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 /// The reference's name for a channel.
-const CHANNEL: &str = "whatever";
+pub(crate) const CHANNEL: &str = "whatever";
 const PING: &str = "/ipfs/ping/1.0.0";
 const IDENTIFY: &str = "/ipfs/id/1.0.0";
-const SERVED: [&str; 3] = [CHANNEL, PING, IDENTIFY];
+pub(crate) const SERVED: [&str; 3] = [CHANNEL, PING, IDENTIFY];
 const HEADER: &str = "/multistream/1.0.0";
 /// Bytes of one line of a negotiation.
 const LINE_MAX: usize = 1024;
@@ -370,7 +370,7 @@ async fn expect_header<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<()> {
 }
 
 /// Negotiates a name as the one who opened the stream.
-async fn propose<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, name: &str) -> io::Result<()> {
+pub(crate) async fn propose<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, name: &str) -> io::Result<()> {
     let mut out = Vec::new();
     push_line(&mut out, HEADER);
     push_line(&mut out, name);
@@ -386,7 +386,7 @@ async fn propose<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, name: &str) 
 }
 
 /// Negotiates as the one whom the stream reached; returns the name agreed on.
-async fn answer<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<&'static str> {
+pub(crate) async fn answer<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<&'static str> {
     expect_header(stream).await?;
     let mut out = Vec::new();
     push_line(&mut out, HEADER);
