@@ -115,12 +115,12 @@ fn mixed_generations_with_a_crash() {
 
 #[test]
 fn random_walks_of_strangers() {
-    wander(false, ROUGH, 1_000, 1);
+    wander(false, ROUGH, 500, 1);
 }
 
 #[test]
 fn random_walks_from_a_session() {
-    wander(true, ROUGH, 1_000, 2);
+    wander(true, ROUGH, 500, 2);
 }
 
 #[test]
