@@ -5,9 +5,11 @@
 mod support;
 
 mod durable;
+mod foreign;
 mod homes;
 mod lives;
 mod peers;
+mod reference;
 mod services;
 mod system;
 mod timers;
