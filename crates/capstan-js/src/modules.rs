@@ -157,3 +157,48 @@ fn compile() -> Result<Compiled> {
     };
     INNER.iter().chain(SERVED).map(one).collect()
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    /// How often the engine asks whether to go on while it does eight hostile searches in texts of `units`: once in
+    /// ten thousand calls and turns of loops of the realm's code. What the engine does by itself is never counted.
+    fn polls(units: usize) -> usize {
+        let runtime = Runtime::new().unwrap();
+        runtime.set_loader(Gate { closed: Arc::default() }, Shelf);
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = count.clone();
+        // What takes a hundred times too long ends here.
+        let count_one = move || counted.fetch_add(1, Relaxed) > units;
+        runtime.set_interrupt_handler(Some(Box::new(count_one)));
+        Context::full(&runtime).unwrap().with(|ctx| {
+            ctx.globals().set("__host", rquickjs::Object::new(ctx.clone()).unwrap()).unwrap();
+            let source = "import { replaceSearches } from 'capstan:strings'; replaceSearches();";
+            let (_, done) = Module::declare(ctx.clone(), crate::engine::BOOT, source).unwrap().eval().unwrap();
+            done.finish::<()>().unwrap();
+            let half = units / 2;
+            let hostile = format!(
+                "const t = 'a'.repeat({units}), n = 'a'.repeat({half}) + 'b', m = 'b' + 'a'.repeat({half}),
+                   k = 'a'.repeat({half} / 2) + 'b' + 'a'.repeat({half} / 2), o = {{ toString: () => n }};
+                 [t.indexOf(n), t.indexOf(k), t.lastIndexOf(m), t.lastIndexOf(k), t.includes(o), t.split(n).length,
+                   t.replace(o, '') === t, t.replaceAll(n, '') === t].join()"
+            );
+            let before = count.load(Relaxed);
+            let found: String = ctx.eval(hostile).unwrap();
+            assert_eq!(found, "-1,-1,-1,-1,false,1,true,true");
+            count.load(Relaxed) - before
+        })
+    }
+
+    #[test]
+    fn hostile_searches_are_counted_and_take_linear_work() {
+        let (some, twice) = (polls(20_000), polls(40_000));
+        // The careful search makes some twenty countable steps for each unit of a text. Fewer: the engine compared by itself,
+        // in time that grows with the square.
+        assert!((250..500).contains(&some), "{some}");
+        assert!(twice <= some * 9 / 4, "{some}, then {twice} for texts twice as long");
+    }
+}
