@@ -3,8 +3,8 @@
 
 use crate::batch::{Batches, Closed};
 use crate::chance::{self, Clocks};
+use crate::errands::Errands;
 use crate::error::HostFault;
-use crate::fetch::Fetcher;
 use crate::release::{Held, Outlets, Waiter};
 use crate::vats::VatPool;
 use capstan_js::VatEvent;
@@ -14,6 +14,7 @@ use capstan_kernel::input::{CallId, Input, RequestId};
 use capstan_kernel::kernel::Kernel;
 use capstan_model::capdata::CapData;
 use capstan_model::fetch::FetchOutcome;
+use capstan_model::file::FileOutcome;
 use capstan_model::id::{KRef, VatId};
 use capstan_model::peer::{Incarnation, Millis};
 use capstan_model::vat::{VatIncarnation, VatReply};
@@ -49,6 +50,8 @@ pub(crate) enum Post {
     Served { call: CallId, outcome: Result<CapData<KRef>, String> },
     /// The web answered a vat.
     Fetched { vat: VatId, incarnation: VatIncarnation, id: u64, outcome: FetchOutcome },
+    /// What a vat is told about a file.
+    Looked { vat: VatId, incarnation: VatIncarnation, id: u64, outcome: FileOutcome },
     /// Nobody waits for that any more.
     Abandoned(RequestId),
     /// The writer has reported.
@@ -91,7 +94,7 @@ pub(crate) struct Driver {
     pub(crate) reports: Receiver<Report>,
     pub(crate) batches: Batches<Held>,
     pub(crate) outlets: Outlets,
-    pub(crate) fetcher: Fetcher,
+    pub(crate) errands: Errands,
     /// Where the kernel's present life is told, and which was seen last.
     pub(crate) life: (Arc<str>, Incarnation),
     /// When the time was last told: a deadline that stays past is told once a millisecond.
@@ -159,6 +162,7 @@ impl Driver {
                 self.step(Input::VatWoken { vat, incarnation }, 0);
             }
             Post::Vat(VatEvent::Died { vat, incarnation, fault }) => {
+                self.errands.cut(vat, incarnation);
                 self.step(Input::VatDied { vat, incarnation, fault }, 0);
             }
             Post::Link(event) => self.link(event),
@@ -179,6 +183,9 @@ impl Driver {
             }
             Post::Fetched { vat, incarnation, id, outcome } => {
                 self.vats.fetched(vat, incarnation, id, outcome);
+            }
+            Post::Looked { vat, incarnation, id, outcome } => {
+                self.vats.looked(vat, incarnation, id, outcome);
             }
             Post::Wake | Post::Stop => {}
         }
@@ -210,7 +217,10 @@ impl Driver {
                 Dispatch::Deliver { vat, incarnation, batch } => {
                     self.vats.deliver(vat, incarnation, batch);
                 }
-                Dispatch::Stop { vat, incarnation } => self.vats.stop(vat, incarnation),
+                Dispatch::Stop { vat, incarnation } => {
+                    self.vats.stop(vat, incarnation);
+                    self.errands.cut(vat, incarnation);
+                }
             }
         }
         let life = self.new_life().map(Held::Life);
@@ -250,7 +260,13 @@ impl Driver {
                     if let Some(row) = self.kernel.db().get::<Vats>(&vat).filter(|row| runs(row, incarnation))
                     {
                         let hosts = row.endowments.allowed_hosts.clone().unwrap_or_default();
-                        self.fetcher.fetch(vat, incarnation, id, request, hosts);
+                        self.errands.fetch(vat, incarnation, id, request, hosts);
+                    }
+                }
+                Held::Effect(Effect::Look { vat, incarnation, id, request }) => {
+                    let row = self.kernel.db().get::<Vats>(&vat).filter(|row| runs(row, incarnation));
+                    if let Some(access) = row.and_then(|row| row.endowments.files.clone()) {
+                        self.errands.look(vat, incarnation, id, request, access);
                     }
                 }
                 held => self.outlets.execute(held),

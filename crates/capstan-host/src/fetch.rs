@@ -1,21 +1,10 @@
-//! Requests of vats to the web (04 §3): each on a thread of its own, with every hop checked against the hosts that the
-//! vat may reach.
-//!
-//! A request whose vat has ended is not begun, and its answer is told to nobody.
+//! Requests of vats to the web (04 §3), with every hop checked against the hosts that the vat may reach.
 
-use crate::driver::Post;
 use capstan_model::fetch::{FetchOutcome, FetchRequest, FetchResponse, Redirects};
-use capstan_model::id::VatId;
-use capstan_model::vat::VatIncarnation;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::mpsc::Sender;
-use std::thread;
 use std::time::Duration;
 use url::Url;
 
-/// Requests under way at once; more fail.
-const RUNNING_MAX: usize = 64;
 /// Hops of one request, as browsers have it.
 const HOPS_MAX: usize = 20;
 /// The longest body of an answer, bytes.
@@ -23,54 +12,15 @@ const BODY_BYTES_MAX: u64 = 10_000_000;
 /// No request takes longer.
 const TIME_MAX: Duration = Duration::from_secs(60);
 
-/// Runs requests.
-#[derive(Debug)]
-pub(crate) struct Fetcher {
-    inbox: Sender<Post>,
-    running: Arc<AtomicUsize>,
-}
-
-impl Fetcher {
-    /// Answers go to `inbox`.
-    pub(crate) fn new(inbox: Sender<Post>) -> Self {
-        Fetcher { inbox, running: Arc::default() }
-    }
-
-    /// Begins a request; it is answered by [`Post::Fetched`].
-    pub(crate) fn fetch(
-        &self,
-        vat: VatId,
-        incarnation: VatIncarnation,
-        id: u64,
-        request: FetchRequest,
-        hosts: Vec<Arc<str>>,
-    ) {
-        let (inbox, running) = (self.inbox.clone(), self.running.clone());
-        let answer = move |outcome| drop(inbox.send(Post::Fetched { vat, incarnation, id, outcome }));
-        if running.fetch_add(1, Relaxed) >= RUNNING_MAX {
-            running.fetch_sub(1, Relaxed);
-            return answer(Err(format!("more than {RUNNING_MAX} requests are under way")));
-        }
-        let refuse = answer.clone();
-        let ended = running.clone();
-        let run = move || {
-            let outcome = fetch(&request, &hosts);
-            tracing::debug!(target: "vat", %vat, "fetch {} {}: {}", request.method, request.url, shown(&outcome));
-            ended.fetch_sub(1, Relaxed);
-            answer(outcome);
-        };
-        if thread::Builder::new().name("fetch".to_owned()).spawn(run).is_err() {
-            running.fetch_sub(1, Relaxed);
-            refuse(Err("the system gave no thread".to_owned()));
-        }
-    }
-}
-
-fn shown(outcome: &FetchOutcome) -> String {
-    match outcome {
-        Ok(response) => format!("{} with {} bytes", response.status, response.body.len()),
-        Err(why) => why.clone(),
-    }
+/// Makes what one request is sent with; shutting it down cuts the request.
+pub(crate) fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .max_redirects(0)
+        .http_status_as_error(false)
+        .timeout_global(Some(TIME_MAX))
+        .proxy(None)
+        .build()
+        .into()
 }
 
 /// Refuses a URL whose host is not listed; ports and schemes do not matter, but files are no network.
@@ -82,19 +32,13 @@ fn check(url: &Url, hosts: &[Arc<str>]) -> Result<(), String> {
     if hosts.iter().any(|listed| **listed == *host) { Ok(()) } else { Err(format!("Invalid host: {host}")) }
 }
 
-fn fetch(request: &FetchRequest, hosts: &[Arc<str>]) -> FetchOutcome {
-    let agent: ureq::Agent = ureq::Agent::config_builder()
-        .max_redirects(0)
-        .http_status_as_error(false)
-        .timeout_global(Some(TIME_MAX))
-        .proxy(None)
-        .build()
-        .into();
+/// Asks, from hop to hop, and reads the whole answer. Blocks.
+pub(crate) fn fetch(agent: &ureq::Agent, request: &FetchRequest, hosts: &[Arc<str>]) -> FetchOutcome {
     let mut url = Url::parse(&request.url).map_err(|why| format!("Invalid URL: {why}"))?;
     let mut hop = request.clone();
     for hops in 0..HOPS_MAX {
         check(&url, hosts)?;
-        let mut response = send(&agent, &url, &hop)?;
+        let mut response = send(agent, &url, &hop)?;
         let status = response.status().as_u16();
         let location = response.headers().get("location").and_then(|to| to.to_str().ok());
         let next = match (matches!(status, 301 | 302 | 303 | 307 | 308), location) {

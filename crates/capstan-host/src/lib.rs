@@ -10,6 +10,7 @@ mod batch;
 mod chance;
 mod config;
 mod driver;
+mod errands;
 mod error;
 mod fetch;
 mod home;
@@ -28,7 +29,7 @@ mod vats;
 
 pub use capstan_hop::NetworkProgram;
 pub use capstan_jail::{Program, serve as serve_vat};
-pub use capstan_js::VAT_TYPES;
+pub use capstan_js::{VAT_TYPES, served_modules};
 pub use capstan_store::sqlite::Sync;
 pub use config::{HostConfig, Isolation, SeedSource, SystemSubcluster};
 pub use error::{HostError, HostFault, QueryError};

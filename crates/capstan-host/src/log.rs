@@ -1,6 +1,6 @@
 //! What is said to the log, through `tracing`.
 //!
-//! Targets: `kernel` for the core, `vat` with the field `vat` for what vats say, `capstan_host` for this crate. No line
+//! Targets: `kernel` for the core, `vat` with the field `vat` for vats, and `tag` "console" for what they say themselves, `capstan_host` for this crate. No line
 //! carries key material: the core never has any, and this crate's secrets have no `Debug`.
 
 use capstan_kernel::effect::LogLevel;
@@ -16,12 +16,13 @@ pub(crate) fn kernel(level: LogLevel, text: &str) {
     }
 }
 
-/// A line of a vat.
-pub(crate) fn vat(vat: VatId, level: &str, text: &str) {
+/// A line of a vat, or of its runtime about it.
+pub(crate) fn vat(vat: VatId, level: &str, console: bool, text: &str) {
+    let tag = console.then_some("console");
     match level {
-        "debug" => tracing::debug!(target: "vat", %vat, "{text}"),
-        "warn" => tracing::warn!(target: "vat", %vat, "{text}"),
-        "error" => tracing::error!(target: "vat", %vat, "{text}"),
-        _ => tracing::info!(target: "vat", %vat, "{text}"),
+        "debug" => tracing::debug!(target: "vat", %vat, tag, "{text}"),
+        "warn" => tracing::warn!(target: "vat", %vat, tag, "{text}"),
+        "error" => tracing::error!(target: "vat", %vat, tag, "{text}"),
+        _ => tracing::info!(target: "vat", %vat, tag, "{text}"),
     }
 }

@@ -63,7 +63,7 @@ impl Outlets {
                 }
             }
             // Done by the driver, which knows whether the vat still lives.
-            Held::Effect(Effect::Fetch { .. }) => {}
+            Held::Effect(Effect::Fetch { .. } | Effect::Look { .. }) => {}
             Held::Effect(Effect::Log { level, text }) => log::kernel(level, &text),
             Held::Life(life) => {
                 self.life.send_replace(life);

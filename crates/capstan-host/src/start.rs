@@ -4,8 +4,8 @@ use crate::batch::Batches;
 use crate::chance::Clocks;
 use crate::config::{HostConfig, SeedSource, SystemSubcluster};
 use crate::driver::{Driver, Post, Reports};
+use crate::errands::Errands;
 use crate::error::{HostError, HostFault};
-use crate::fetch::Fetcher;
 use crate::home::{self, Opened};
 use crate::host::{Inner, REQUESTS_QUEUED_MAX};
 use crate::identity::{self, Identity};
@@ -84,7 +84,7 @@ pub(crate) async fn start(config: HostConfig) -> Result<(Inner, Vec<Desk>), Host
         vats: VatPool::new(config.isolation.clone(), config.workers, allowed_globals, move |event| {
             match event {
                 // Written where it was said: a talkative vat waits for the log and fills no queue.
-                VatEvent::Log { vat, level, text } => log::vat(vat, &level, &text),
+                VatEvent::Log { vat, level, console, text } => log::vat(vat, &level, console, &text),
                 event => drop(sink.send(Post::Vat(event))),
             }
         }),
@@ -92,7 +92,7 @@ pub(crate) async fn start(config: HostConfig) -> Result<(Inner, Vec<Desk>), Host
         inbox: posts,
         reports,
         batches: Batches::new(),
-        fetcher: Fetcher::new(inbox.clone()),
+        errands: Errands::new(inbox.clone()),
         outlets: Outlets {
             network: network.clone(),
             waiters: BTreeMap::new(),

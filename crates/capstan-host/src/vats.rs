@@ -2,8 +2,9 @@
 
 use crate::config::Isolation;
 use capstan_jail::Processes;
-use capstan_js::{VatEvent, Workers};
+use capstan_js::{OrderError, VatEvent, Workers};
 use capstan_model::fetch::FetchOutcome;
+use capstan_model::file::FileOutcome;
 use capstan_model::id::VatId;
 use capstan_model::vat::{DeliveryId, VatDelivery, VatIncarnation, VatStart};
 use std::sync::Arc;
@@ -33,7 +34,7 @@ impl VatPool {
 
     pub(crate) fn start(&self, start: VatStart) {
         match self {
-            VatPool::Threads(workers) => workers.start(start),
+            VatPool::Threads(workers) => told(workers.start(start)),
             VatPool::Processes(processes) => processes.start(start),
         }
     }
@@ -45,7 +46,7 @@ impl VatPool {
         batch: Vec<(DeliveryId, VatDelivery)>,
     ) {
         match self {
-            VatPool::Threads(workers) => workers.deliver(vat, incarnation, batch),
+            VatPool::Threads(workers) => told(workers.deliver(vat, incarnation, batch)),
             VatPool::Processes(processes) => processes.deliver(vat, incarnation, batch),
         }
     }
@@ -57,10 +58,24 @@ impl VatPool {
         }
     }
 
+    pub(crate) fn looked(&self, vat: VatId, incarnation: VatIncarnation, id: u64, outcome: FileOutcome) {
+        match self {
+            VatPool::Threads(workers) => workers.looked(vat, incarnation, id, outcome),
+            VatPool::Processes(processes) => processes.looked(vat, incarnation, id, outcome),
+        }
+    }
+
     pub(crate) fn stop(&self, vat: VatId, incarnation: VatIncarnation) {
         match self {
             VatPool::Threads(workers) => workers.stop(vat, incarnation),
             VatPool::Processes(processes) => processes.stop(vat, incarnation),
         }
+    }
+}
+
+/// The kernel starts a run once and delivers to runs that it started, though it may not know yet that one has died.
+fn told(order: Result<(), OrderError>) {
+    if let Err(error) = order {
+        tracing::debug!(%error, "an order to the vats' workers was not taken");
     }
 }

@@ -40,12 +40,14 @@ pub fn serve(mut orders: impl Read, told: impl Write + Send + 'static) -> Result
     let workers = Workers::restricted(1, allowed_globals, tell);
     confine(&start.limits)?;
     let (vat, incarnation) = (start.vat, start.incarnation);
-    workers.start(*start);
+    workers.start(*start).map_err(|_| ServeError::Order)?;
     while let Some(order) = frame::read::<Order>(&mut orders)? {
         match order {
             Order::Start { .. } => return Err(ServeError::Order),
-            Order::Deliver(batch) => workers.deliver(vat, incarnation, batch),
+            // Refused only when its thread was given up, which the parent hears.
+            Order::Deliver(batch) => drop(workers.deliver(vat, incarnation, batch)),
             Order::Fetched(id, outcome) => workers.fetched(vat, incarnation, id, outcome),
+            Order::Looked(id, outcome) => workers.looked(vat, incarnation, id, outcome),
         }
     }
     Ok(())
@@ -57,6 +59,6 @@ fn as_told(event: VatEvent) -> Told {
         VatEvent::Replied { replies, .. } => Told::Replied(replies),
         VatEvent::Died { fault, .. } => Told::Died(fault),
         VatEvent::Woken { .. } => Told::Woken,
-        VatEvent::Log { level, text, .. } => Told::Log { level, text },
+        VatEvent::Log { level, console, text, .. } => Told::Log { level, console, text },
     }
 }

@@ -4,6 +4,7 @@ use crate::frame;
 use crate::said::{Order, Told};
 use capstan_js::VatEvent;
 use capstan_model::fetch::FetchOutcome;
+use capstan_model::file::FileOutcome;
 use capstan_model::id::VatId;
 use capstan_model::vat::{DeliveryId, VatDelivery, VatFault, VatIncarnation, VatLimits, VatStart};
 use std::collections::{BTreeMap, VecDeque};
@@ -72,8 +73,9 @@ impl Processes {
     pub fn start(&self, start: VatStart) {
         let (vat, incarnation, limits) = (start.vat, start.incarnation, start.limits);
         let (orders, queue) = unbounded_channel();
-        if start.endowments.files.is_some() {
-            let why = "a vat in a process of its own cannot have fs: it has no right to any file".to_owned();
+        if start.endowments.files.as_ref().is_some_and(|files| files.exists_sync) {
+            let why = "a vat in a process of its own cannot have fs.existsSync: it has no right to any file"
+                .to_owned();
             return (self.sink)(VatEvent::Started { vat, incarnation, result: Err(why) });
         }
         // The receiver is here.
@@ -96,6 +98,11 @@ impl Processes {
     /// Gives a vat the answer to a request that it made with a `Fetch`.
     pub fn fetched(&self, vat: VatId, incarnation: VatIncarnation, id: u64, outcome: FetchOutcome) {
         self.order(vat, incarnation, Order::Fetched(id, outcome));
+    }
+
+    /// The same for what a vat asked with a `Look`.
+    pub fn looked(&self, vat: VatId, incarnation: VatIncarnation, id: u64, outcome: FileOutcome) {
+        self.order(vat, incarnation, Order::Looked(id, outcome));
     }
 
     /// Ends a run of a vat. No answer.
@@ -224,7 +231,7 @@ impl Cell {
                 Err(error) => return broken(format!("the vat's process said what it may not say: {error}")),
             };
             let event = match said {
-                Told::Log { level, text } => VatEvent::Log { vat, level, text },
+                Told::Log { level, console, text } => VatEvent::Log { vat, level, console, text },
                 Told::Woken => VatEvent::Woken { vat, incarnation },
                 // It gave its own thread up, and cannot have another.
                 Told::Died(fault) => return End::Fault(fault),
@@ -275,7 +282,7 @@ async fn give(mut queue: UnboundedReceiver<Order>, mut orders: ChildStdin, debts
             Order::Deliver(batch) => {
                 lock(debts).add(Owed::Replies(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
             }
-            Order::Fetched(..) => {}
+            Order::Fetched(..) | Order::Looked(..) => {}
         }
         let written = match frame::encode(&order) {
             Ok(frame) => orders.write_all(&frame).await,

@@ -1,6 +1,7 @@
 //! What parent and child say to each other. Which vat and which run is known to both, and not said.
 
 use capstan_model::fetch::FetchOutcome;
+use capstan_model::file::FileOutcome;
 use capstan_model::vat::{DeliveryId, VatDelivery, VatFault, VatReply, VatStart, VatStarted};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ pub(crate) enum Order {
     },
     Deliver(Vec<(DeliveryId, VatDelivery)>),
     Fetched(u64, FetchOutcome),
+    Looked(u64, FileOutcome),
 }
 
 /// From the child; the cases of `capstan_js::VatEvent`.
@@ -25,5 +27,5 @@ pub(crate) enum Told {
     Replied(Vec<(DeliveryId, VatReply)>),
     Died(VatFault),
     Woken,
-    Log { level: String, text: String },
+    Log { level: String, console: bool, text: String },
 }

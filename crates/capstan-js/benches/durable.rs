@@ -44,15 +44,17 @@ impl Bench {
         let code = VatCode { format: CodeFormat::Module, name: "v.js".into(), text: source.into() };
         let store = self.rows.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
         let (vat, incarnation) = (VatId(1), VatIncarnation(self.run));
-        self.workers.start(VatStart {
-            vat,
-            incarnation,
-            code,
-            parameters: None,
-            store,
-            limits,
-            endowments: Default::default(),
-        });
+        self.workers
+            .start(VatStart {
+                vat,
+                incarnation,
+                code,
+                parameters: None,
+                store,
+                limits,
+                endowments: Default::default(),
+            })
+            .unwrap();
         let VatEvent::Started { result, .. } = self.events.recv().unwrap() else { panic!("no start") };
         let changes = result.unwrap().store;
         self.apply(changes);
@@ -76,7 +78,7 @@ impl Bench {
     }
 
     fn deliver(&mut self, what: &str, delivery: VatDelivery, since: Instant) {
-        self.workers.deliver(VatId(1), VatIncarnation(self.run), vec![(DeliveryId(1), delivery)]);
+        self.workers.deliver(VatId(1), VatIncarnation(self.run), vec![(DeliveryId(1), delivery)]).unwrap();
         let VatEvent::Replied { replies, .. } = self.events.recv().unwrap() else { panic!("no reply") };
         println!("{what}: {:?}, {:?}", since.elapsed(), replies[0].1.outcome);
         let changes = replies.into_iter().next().unwrap().1.store;

@@ -22,15 +22,17 @@ fn main() {
         let since = Instant::now();
         for id in 0..20 {
             let (vat, code) = (VatId(round * 20 + id), code.clone());
-            workers.start(VatStart {
-                vat,
-                incarnation,
-                code,
-                parameters: None,
-                store: vec![],
-                limits: VatLimits::default(),
-                endowments: Default::default(),
-            });
+            workers
+                .start(VatStart {
+                    vat,
+                    incarnation,
+                    code,
+                    parameters: None,
+                    store: vec![],
+                    limits: VatLimits::default(),
+                    endowments: Default::default(),
+                })
+                .unwrap();
             assert!(matches!(events.recv().unwrap(), VatEvent::Started { result: Ok(_), .. }));
         }
         println!("start, one after another: {:?} each", since.elapsed() / 20);
@@ -48,7 +50,7 @@ fn main() {
                 let message = Message { methargs, result: Some(VRef::Promise(Side::Import, n as u64)) };
                 (DeliveryId(n as u64), VatDelivery::Message { target: VRef::ROOT, message })
             };
-            workers.deliver(VatId(0), incarnation, (first..first + batch).map(one).collect());
+            workers.deliver(VatId(0), incarnation, (first..first + batch).map(one).collect()).unwrap();
             let VatEvent::Replied { replies, .. } = events.recv().unwrap() else { panic!("no reply") };
             assert!(replies.iter().all(|(_, reply)| reply.outcome.is_ok()));
         }

@@ -3,13 +3,16 @@
 use crate::endow;
 use crate::limits::{Fuse, Limit};
 use crate::modules::load_late;
+use crate::places::Places;
 use crate::rows::Rows;
 use crate::workers::{Report, VatEvent};
 use capstan_model::capdata::{CapData, Message, Resolution};
 use capstan_model::fetch::{FetchRequest, Redirects};
+use capstan_model::file::{FileRequest, FileVerb};
 use capstan_model::id::VatId;
 use capstan_model::refs::VRef;
 use capstan_model::vat::{StoreChanges, VatSyscall};
+use rquickjs::function::Opt;
 use rquickjs::promise::PromiseState;
 use rquickjs::{Ctx, Exception, Function, Object, Promise, Result, TypedArray, Value};
 use std::mem;
@@ -75,6 +78,7 @@ pub(crate) fn host_object<'js>(
     desk: &SharedDesk,
     vat: VatId,
     report: &Report,
+    places: &Places,
 ) -> Result<Object<'js>> {
     let host = Object::new(ctx.clone())?;
     let limits = lock(desk).fuse.limits;
@@ -84,8 +88,12 @@ pub(crate) fn host_object<'js>(
     syscalls(ctx, &host, desk)?;
     store(ctx, &host, desk)?;
     let report = report.clone();
-    let log = move |level: String, text: String| report.send(VatEvent::Log { vat, level, text });
+    let log = move |level: String, text: String, console: Opt<bool>| {
+        report.send(VatEvent::Log { vat, level, console: console.0.unwrap_or(false), text });
+    };
     host.set("log", Function::new(ctx.clone(), log)?)?;
+    let places = places.clone();
+    host.set("traced", Function::new(ctx.clone(), move |stack: String| places.traced(&stack))?)?;
     host.set("promiseState", Function::new(ctx.clone(), |promise: Promise<'_>| state_number(&promise))?)?;
     host.set("loadLate", Function::new(ctx.clone(), |ctx: Ctx<'_>, name: String| load_late(&ctx, &name))?)?;
     host.set("promiseResult", Function::new(ctx.clone(), promise_result)?)?;
@@ -173,6 +181,13 @@ fn syscalls<'js>(ctx: &Ctx<'js>, host: &Object<'js>, desk: &SharedDesk) -> Resul
         lock(&to).push(VatSyscall::Fetch { id: id as u64, request: Box::new(request) });
     };
     host.set("fetch", Function::new(ctx.clone(), fetch)?)?;
+    let to = desk.clone();
+    let look = move |id: f64, verb: String, path: String| {
+        let verb = if verb == "access" { FileVerb::Access } else { FileVerb::ReadFile };
+        let request = FileRequest { verb, path: path.into() };
+        lock(&to).push(VatSyscall::Look { id: id as u64, request });
+    };
+    host.set("lookAt", Function::new(ctx.clone(), look)?)?;
     let to = desk.clone();
     let gc = move |ctx: Ctx<'_>, what: String, list: String| -> Result<()> {
         let list = vrefs(&ctx, &list)?;

@@ -2,7 +2,7 @@
 
 use crate::timers::Timers;
 use capstan_model::id::VatId;
-use capstan_model::vat::{Endowments, GLOBALS};
+use capstan_model::vat::{Endowments, FileAccess, GLOBALS};
 use hmac::{Hmac, KeyInit, Mac};
 use rquickjs::{Ctx, Exception, Function, Object, Result, TypedArray};
 use sha2::{Digest, Sha256, Sha384, Sha512};
@@ -41,6 +41,7 @@ pub(crate) fn check(
 pub(crate) fn modules(endowments: &Endowments) -> Vec<&'static str> {
     let mut modules: Vec<&'static str> =
         endowments.globals.iter().filter_map(|name| module_of(name)).collect();
+    modules.extend(endowments.files.as_ref().map(|_| "capstan:files"));
     modules.sort_unstable();
     modules.dedup();
     modules
@@ -71,10 +72,27 @@ pub(crate) fn natives<'js>(
     host.set("globals", names)?;
     let hosts = endowments.allowed_hosts.iter().flatten().map(|host| &**host);
     host.set("allowedHosts", hosts.collect::<Vec<&str>>())?;
+    if let Some(access) = &endowments.files {
+        files(ctx, host, access)?;
+    }
     clock(ctx, host, timers)?;
     chance(ctx, host)?;
     text(ctx, host)?;
     urls(ctx, host)
+}
+
+/// Looking is an order that the realm's side gives; only whether a file exists is told at once.
+fn files<'js>(ctx: &Ctx<'js>, host: &Object<'js>, access: &FileAccess) -> Result<()> {
+    let given = Object::new(ctx.clone())?;
+    given.set("existsSync", access.exists_sync)?;
+    given.set("readFile", access.read_file)?;
+    given.set("access", access.access)?;
+    host.set("files", given)?;
+    let access = access.clone();
+    let exists = move |ctx: Ctx<'js>, path: String| {
+        crate::files::exists(&access, &path).map_err(|why| Exception::throw_message(&ctx, &why))
+    };
+    host.set("exists", Function::new(ctx.clone(), exists)?)
 }
 
 fn clock<'js>(ctx: &Ctx<'js>, host: &Object<'js>, timers: &SharedTimers) -> Result<()> {

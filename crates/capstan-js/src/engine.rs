@@ -4,15 +4,15 @@ use crate::desk::{self, Desk, SharedDesk};
 use crate::endow::{self, SharedTimers};
 use crate::limits::{CountingAllocator, Fuse};
 use crate::modules::{Gate, Shelf, is_ours};
+use crate::places::Places;
+use crate::program::load;
 use crate::rejections;
 use crate::workers::Report;
 use capstan_model::capdata::{Message, Resolution};
 use capstan_model::fetch::{FetchOutcome, FetchResponse};
+use capstan_model::file::FileOutcome;
 use capstan_model::refs::VRef;
-use capstan_model::vat::{
-    CodeFormat, Endowments, VatCode, VatDelivery, VatFault, VatReply, VatStart, VatStarted,
-};
-use rquickjs::context::EvalOptions;
+use capstan_model::vat::{Endowments, VatDelivery, VatFault, VatReply, VatStart, VatStarted};
 use rquickjs::function::IntoArgs;
 use rquickjs::promise::PromiseState;
 use rquickjs::{
@@ -22,7 +22,7 @@ use rquickjs::{
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 /// The tiny source module that links the compiled ones.
@@ -35,8 +35,16 @@ const GC_THRESHOLD_BYTES: usize = 1 << 20;
 /// Collections in one `bringOutYourDead`; each can only uncover what the one before let go.
 const COLLECTIONS_MAX: usize = 16;
 
-/// What the web answered: when, to which request.
-type Answer = (Instant, u64, FetchOutcome);
+/// What came of a request that went out: when, of which.
+type Answer = (Instant, u64, Came);
+
+/// The answer itself.
+pub(crate) enum Came {
+    /// Of the web.
+    Fetched(FetchOutcome),
+    /// Of the disk.
+    Looked(FileOutcome),
+}
 
 /// A running vat. After a reply with a fault it must be dropped.
 pub(crate) struct Engine {
@@ -47,7 +55,7 @@ pub(crate) struct Engine {
     fuse: Arc<Fuse>,
     desk: SharedDesk,
     timers: SharedTimers,
-    /// What the web answered, until the vat is woken.
+    /// What was answered, until the vat is woken.
     answers: VecDeque<Answer>,
 }
 
@@ -57,6 +65,7 @@ impl Engine {
         endow::check(start.vat, &start.endowments, report.allowed_globals())?;
         let fuse = Fuse::new(start.limits);
         let timers = SharedTimers::default();
+        let places = Places::default();
         let desk = Desk::new(fuse.clone(), start.store);
         let failed = |why: rquickjs::Error| format!("cannot make an engine: {why}");
         let runtime = Runtime::new_with_alloc(CountingAllocator(fuse.clone())).map_err(failed)?;
@@ -71,16 +80,17 @@ impl Engine {
         fuse.arm();
         let started = context.with(|ctx| {
             let _emptied = rejections::Emptied;
-            let host = desk::host_object(&ctx, &desk, start.vat, report).map_err(failed)?;
+            let host = desk::host_object(&ctx, &desk, start.vat, report, &places).map_err(failed)?;
             endow::natives(&ctx, &host, &start.endowments, &timers).map_err(failed)?;
             let bring_up = || {
+                let text = |caught| placed_text(caught, &places);
                 let side = boot(&ctx, host, &start.endowments)?;
-                let build = load(&ctx, &start.code, &closed, &fuse)?;
+                let build = load(&ctx, &start.code, &places, &closed, &fuse)?;
                 let start_vat: Function = side.get("start").catch(&ctx).map_err(text)?;
                 let parameters = start.parameters.as_deref();
                 let promise: Promise =
                     start_vat.call((build, parameters_value(&ctx, parameters)?)).catch(&ctx).map_err(text)?;
-                let names = settled(&ctx, &promise, &fuse, "buildRootObject unresolved");
+                let names = settled(&ctx, &promise, &fuse, &places, "buildRootObject unresolved");
                 rejections::report(&ctx, &side);
                 let names: String = names?.get().catch(&ctx).map_err(text)?;
                 Ok((Persistent::save(&ctx, side), names))
@@ -131,8 +141,11 @@ impl Engine {
     /// Runs what is due, each to the end before the next. What comes due meanwhile waits for the next time, so that
     /// a timer that sets another without delay holds up nobody.
     fn wake<'js>(&self, ctx: &Ctx<'js>, side: &Object<'js>, answers: VecDeque<Answer>) -> Result<(), String> {
-        for (_, id, outcome) in answers {
-            fetched(ctx, side, id, outcome)?;
+        for (_, id, came) in answers {
+            match came {
+                Came::Fetched(outcome) => fetched(ctx, side, id, outcome)?,
+                Came::Looked(outcome) => looked(ctx, side, id, outcome)?,
+            }
             drain(ctx, &self.fuse);
         }
         let due = endow::lock(&self.timers).due(Instant::now());
@@ -151,9 +164,14 @@ impl Engine {
         }
     }
 
-    /// Keeps an answer of the web until the vat is woken.
-    pub(crate) fn keep(&mut self, id: u64, outcome: FetchOutcome) {
-        self.answers.push_back((Instant::now(), id, outcome));
+    /// Its timers, which are to be cleared when it ends.
+    pub(crate) fn timers(&self) -> SharedTimers {
+        self.timers.clone()
+    }
+
+    /// Keeps an answer until the vat is woken.
+    pub(crate) fn keep(&mut self, id: u64, came: Came) {
+        self.answers.push_back((Instant::now(), id, came));
     }
 }
 
@@ -180,56 +198,6 @@ fn boot<'js>(ctx: &Ctx<'js>, host: Object<'js>, endowments: &Endowments) -> Resu
     run().catch(ctx).map_err(text)
 }
 
-/// Evaluates a vat's program; returns its `buildRootObject`, whatever that is.
-fn load<'js>(ctx: &Ctx<'js>, code: &VatCode, closed: &AtomicBool, fuse: &Fuse) -> Result<Value<'js>, String> {
-    match code.format {
-        CodeFormat::Module => {
-            // A program cannot pass for one of the runtime's own modules.
-            let name = if is_ours(&code.name) || &*code.name == BOOT {
-                format!("vat/{}", code.name)
-            } else {
-                code.name.to_string()
-            };
-            let declared = Module::declare(ctx.clone(), name, &*code.text).catch(ctx).map_err(text)?;
-            closed.store(true, Relaxed);
-            let (module, done) = declared.eval().catch(ctx).map_err(text)?;
-            settled(ctx, &done, fuse, "the vat's module never finished loading")?;
-            let namespace = module.namespace().catch(ctx).map_err(text)?;
-            namespace.get("buildRootObject").catch(ctx).map_err(text)
-        }
-        CodeFormat::Bundle => {
-            closed.store(true, Relaxed);
-            let program = bundle_program(&code.text)?;
-            let mut options = EvalOptions::default();
-            options.strict = true;
-            options.filename = Some(code.name.to_string());
-            let exports: Value = ctx.eval_with_options(program, options).catch(ctx).map_err(text)?;
-            let Some(exports) = exports.into_object() else { return Ok(Value::new_undefined(ctx.clone())) };
-            exports.get("buildRootObject").catch(ctx).map_err(text)
-        }
-    }
-}
-
-/// Checks a bundle (04 §4) and returns the script to evaluate.
-fn bundle_program(bundle: &str) -> Result<String, String> {
-    let bundle: serde_json::Value =
-        serde_json::from_str(bundle).map_err(|why| format!("Invalid bundle: {why}"))?;
-    let bundle = bundle.as_object().ok_or("Invalid bundle: must be an object")?;
-    match bundle.get("moduleFormat") {
-        Some(serde_json::Value::String(format)) if format == "iife" => {}
-        Some(serde_json::Value::String(format)) => return Err(format!("Unknown bundle format: {format}")),
-        other => {
-            return Err(format!(
-                "Unknown bundle format: {}",
-                other.map_or("undefined".to_owned(), ToString::to_string)
-            ));
-        }
-    }
-    let code = bundle.get("code").ok_or("Invalid bundle: missing code")?;
-    let code = code.as_str().ok_or("Invalid bundle: code must be a string")?;
-    Ok(format!("(function() {{ {code}\n; return __vatExports__; }})()"))
-}
-
 fn parameters_value<'js>(ctx: &Ctx<'js>, parameters: Option<&str>) -> Result<Value<'js>, String> {
     use rquickjs::IntoJs as _;
     match parameters {
@@ -239,10 +207,11 @@ fn parameters_value<'js>(ctx: &Ctx<'js>, parameters: Option<&str>) -> Result<Val
 }
 
 /// Runs the vat until it is idle, then takes what `promise` came to.
-fn settled<'js>(
+pub(crate) fn settled<'js>(
     ctx: &Ctx<'js>,
     promise: &Promise<'js>,
     fuse: &Fuse,
+    places: &Places,
     unresolved: &str,
 ) -> Result<Value<'js>, String> {
     drain(ctx, fuse);
@@ -251,7 +220,7 @@ fn settled<'js>(
         PromiseState::Pending => Err(unresolved.to_owned()),
         PromiseState::Resolved | PromiseState::Rejected => {
             let result = promise.result::<Value>().unwrap_or(Err(rquickjs::Error::WouldBlock));
-            result.catch(ctx).map_err(text)
+            result.catch(ctx).map_err(|caught| placed_text(caught, places))
         }
     }
 }
@@ -319,6 +288,13 @@ fn fetched<'js>(ctx: &Ctx<'js>, side: &Object<'js>, id: u64, outcome: FetchOutco
     call(ctx, side, "fetched", (id, status, url, redirected, headers, body))
 }
 
+/// Tells the vat what was found of a file.
+fn looked<'js>(ctx: &Ctx<'js>, side: &Object<'js>, id: u64, outcome: FileOutcome) -> Result<(), String> {
+    let (bytes, why) = outcome.map_or_else(|why| (Vec::new(), why), |bytes| (bytes, String::new()));
+    let bytes = TypedArray::new_copy(ctx.clone(), bytes).catch(ctx).map_err(text)?;
+    call(ctx, side, "looked", (id as f64, bytes, why))
+}
+
 fn joined(vrefs: &[VRef]) -> String {
     let mut list = String::new();
     for (i, vref) in vrefs.iter().enumerate() {
@@ -339,4 +315,32 @@ fn text(caught: CaughtError<'_>) -> String {
         }
         CaughtError::Error(why) => why.to_string(),
     }
+}
+
+/// The same with the place in the vat's sources where an error was made.
+pub(crate) fn placed_text(caught: CaughtError<'_>, places: &Places) -> String {
+    let stack = match &caught {
+        CaughtError::Exception(exception) => exception.stack(),
+        CaughtError::Value(_) | CaughtError::Error(_) => None,
+    };
+    let text = text(caught);
+    match stack.and_then(|stack| first_place(&places.traced(&stack))) {
+        Some(place) => format!("{text} ({place})"),
+        None => text,
+    }
+}
+
+/// The first `file:line:column` of a stack that is not the runtime's own.
+fn first_place(stack: &str) -> Option<String> {
+    let mut places = stack.lines().filter_map(|line| {
+        let place = line.trim_end().trim_end_matches(')');
+        let place = place.rsplit_once('(').or_else(|| place.rsplit_once("at "))?.1;
+        let mut parts = place.rsplitn(3, ':');
+        let numbers = [parts.next()?, parts.next()?];
+        let file = parts.next()?;
+        let is_number = |text: &str| text.parse::<u32>().is_ok_and(|number| number > 0);
+        let ours = file.starts_with("capstan:") || is_ours(file);
+        (numbers.into_iter().all(is_number) && !ours).then(|| place.to_owned())
+    });
+    places.next()
 }

@@ -11,8 +11,11 @@
 mod desk;
 mod endow;
 mod engine;
+mod files;
 mod limits;
 mod modules;
+mod places;
+mod program;
 mod rejections;
 mod rows;
 mod timers;
@@ -21,4 +24,6 @@ mod workers;
 /// TypeScript declarations of everything that the source of a vat may import, and of its globals (04 §9): one `.d.ts`.
 pub const VAT_TYPES: &str = include_str!("vat.d.ts");
 
-pub use workers::{VatEvent, Workers};
+pub use files::look;
+pub use modules::served_modules;
+pub use workers::{OrderError, VatEvent, Workers};

@@ -30,6 +30,7 @@ const INNER: &[(&str, &str)] = &[
     ("capstan:url", include_str!("js/url.js")),
     ("capstan:crypto", include_str!("js/crypto.js")),
     ("capstan:fetch", include_str!("js/fetch.js")),
+    ("capstan:files", include_str!("js/files.js")),
     ("capstan:liveslots", include_str!("js/liveslots.js")),
 ];
 
@@ -58,6 +59,15 @@ const SERVED: &[(&str, &str)] = &[
 
 fn find(table: &'static [(&str, &'static str)], name: &str) -> Option<&'static str> {
     table.iter().find(|(known, _)| *known == name).map(|(_, source)| *source)
+}
+
+/// The modules that a vat's source may import (04 §9), each with what it exports.
+pub fn served_modules() -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
+    SERVED.iter().map(|(name, source)| {
+        // Their sources are lists of names in braces.
+        let lists = source.split('{').skip(1).filter_map(|rest| rest.split('}').next());
+        (*name, lists.flat_map(|list| list.split(',').map(str::trim)).collect())
+    })
 }
 
 /// Whether a module of this name is the runtime's, so that a vat's own file must be called otherwise.
@@ -191,6 +201,19 @@ mod tests {
             assert_eq!(found, "-1,-1,-1,-1,false,1,true,true");
             count.load(Relaxed) - before
         })
+    }
+
+    #[test]
+    fn what_is_served_is_told_with_its_names() {
+        let served: Vec<_> = served_modules().collect();
+        assert_eq!(served[0], ("@endo/far", vec!["E", "Far", "passStyleOf", "getInterfaceOf"]));
+        assert_eq!(served.len(), SERVED.len());
+        let all = &served.last().unwrap().1;
+        assert!(
+            all.contains(&"X")
+                && all.contains(&"E")
+                && all.iter().all(|name| name.chars().all(char::is_alphanumeric))
+        );
     }
 
     #[test]

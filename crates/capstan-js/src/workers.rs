@@ -1,8 +1,11 @@
 //! The threads that carry vats, and the watchdog that gives a stuck one up.
 
-use crate::engine::Engine;
+use crate::endow;
+use crate::engine::{Came, Engine};
 use crate::limits::deadline_text;
+use crate::timers::Timers;
 use capstan_model::fetch::FetchOutcome;
+use capstan_model::file::FileOutcome;
 use capstan_model::id::VatId;
 use capstan_model::vat::{
     DeliveryId, VatDelivery, VatFault, VatIncarnation, VatLimits, VatReply, VatStart, VatStarted,
@@ -64,9 +67,22 @@ pub enum VatEvent {
         vat: VatId,
         /// `debug`, `info`, `warn` or `error`.
         level: String,
+        /// The vat's code said it, through its `console`; otherwise the runtime.
+        console: bool,
         /// The line.
         text: String,
     },
+}
+
+/// Why an order was not taken. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OrderError {
+    /// There is no such run of the vat.
+    #[error("cannot deliver before vat is loaded: {0}")]
+    NotLoaded(VatId),
+    /// There is such a run already.
+    #[error("vat is loaded already: {0}")]
+    StartedBefore(VatId),
 }
 
 type Sink = Arc<dyn Fn(VatEvent) + Send + Sync>;
@@ -74,7 +90,7 @@ type Sink = Arc<dyn Fn(VatEvent) + Send + Sync>;
 enum Order {
     Start(Box<VatStart>),
     Deliver(VatId, VatIncarnation, Vec<(DeliveryId, VatDelivery)>),
-    Fetched(VatId, VatIncarnation, u64, FetchOutcome),
+    Answer(VatId, VatIncarnation, u64, Came),
     Stop(VatId, VatIncarnation),
     Quit,
 }
@@ -200,40 +216,65 @@ impl Workers {
     }
 
     /// Brings a vat up; answered by [`VatEvent::Started`]. An earlier run of the same vat is stopped first.
-    pub fn start(&self, start: VatStart) {
+    ///
+    /// # Errors
+    /// This very run was started before. It goes on.
+    pub fn start(&self, start: VatStart) -> Result<(), OrderError> {
         let mut homes = lock(&self.pool.homes);
+        if homes.homes.get(&start.vat).is_some_and(|(current, _)| *current == start.incarnation) {
+            return Err(OrderError::StartedBefore(start.vat));
+        }
         if let Some((old, lane)) = homes.homes.remove(&start.vat)
             && let Some(lane) = homes.lanes.get(lane)
         {
             lane.put(Order::Stop(start.vat, old));
         }
         let load = |index: usize| homes.homes.values().filter(|(_, lane)| *lane == index).count();
-        let Some(index) = (0..homes.lanes.len()).min_by_key(|&index| load(index)) else { return };
+        let Some(index) = (0..homes.lanes.len()).min_by_key(|&index| load(index)) else { return Ok(()) };
         homes.homes.insert(start.vat, (start.incarnation, index));
         if let Some(lane) = homes.lanes.get(index) {
             lane.put(Order::Start(Box::new(start)));
         }
+        Ok(())
     }
 
     /// Gives a vat a batch of deliveries, executed in order; answered by one [`VatEvent::Replied`]. For a run that
-    /// is over (failed to start, faulted, died, stopped) nothing happens: that was reported already.
-    pub fn deliver(&self, vat: VatId, incarnation: VatIncarnation, batch: Vec<(DeliveryId, VatDelivery)>) {
+    /// failed to start, faulted or died nothing happens: that was reported already.
+    ///
+    /// # Errors
+    /// This run was never started, or was stopped.
+    pub fn deliver(
+        &self,
+        vat: VatId,
+        incarnation: VatIncarnation,
+        batch: Vec<(DeliveryId, VatDelivery)>,
+    ) -> Result<(), OrderError> {
         let homes = lock(&self.pool.homes);
-        if let Some((_, lane)) = homes.homes.get(&vat).filter(|(current, _)| *current == incarnation)
-            && let Some(lane) = homes.lanes.get(*lane)
-        {
+        let home = homes.homes.get(&vat).filter(|(current, _)| *current == incarnation);
+        let (_, lane) = home.ok_or(OrderError::NotLoaded(vat))?;
+        if let Some(lane) = homes.lanes.get(*lane) {
             lane.put(Order::Deliver(vat, incarnation, batch));
         }
+        Ok(())
     }
 
     /// Gives a vat the answer to a request that it made with a `Fetch`; it will want to be woken for it. An answer to a
     /// run that is over goes nowhere.
     pub fn fetched(&self, vat: VatId, incarnation: VatIncarnation, id: u64, outcome: FetchOutcome) {
+        self.answer(vat, incarnation, id, Came::Fetched(outcome));
+    }
+
+    /// The same for what a vat asked with a `Look`.
+    pub fn looked(&self, vat: VatId, incarnation: VatIncarnation, id: u64, outcome: FileOutcome) {
+        self.answer(vat, incarnation, id, Came::Looked(outcome));
+    }
+
+    fn answer(&self, vat: VatId, incarnation: VatIncarnation, id: u64, came: Came) {
         let homes = lock(&self.pool.homes);
         if let Some((_, lane)) = homes.homes.get(&vat).filter(|(current, _)| *current == incarnation)
             && let Some(lane) = homes.lanes.get(*lane)
         {
-            lane.put(Order::Fetched(vat, incarnation, id, outcome));
+            lane.put(Order::Answer(vat, incarnation, id, came));
         }
     }
 
@@ -300,12 +341,12 @@ fn run(report: &Report) {
             Some(Order::Quit) => return,
             Some(Order::Stop(vat, incarnation)) => {
                 if seats.get(&vat).is_some_and(|seat| seat.incarnation == incarnation) {
-                    seats.remove(&vat);
+                    unseat(&mut seats, vat, report);
                 }
             }
-            Some(Order::Fetched(vat, incarnation, id, outcome)) => {
+            Some(Order::Answer(vat, incarnation, id, came)) => {
                 if let Some(seat) = seats.get_mut(&vat).filter(|seat| seat.incarnation == incarnation) {
-                    seat.engine.keep(id, outcome);
+                    seat.engine.keep(id, came);
                 }
             }
             Some(Order::Start(start)) => bring_up(&mut seats, *start, report),
@@ -332,7 +373,7 @@ fn ring(seats: &mut Seats, report: &Report) {
 
 fn bring_up(seats: &mut Seats, start: VatStart, report: &Report) {
     let (vat, incarnation, limits) = (start.vat, start.incarnation, start.limits);
-    seats.remove(&vat);
+    unseat(seats, vat, report);
     *lock(&report.lane.busy) = Some(Busy { vat, limits, since: Instant::now() });
     let started = catch_unwind(AssertUnwindSafe(|| Engine::start(start, report)));
     *lock(&report.lane.busy) = None;
@@ -376,9 +417,37 @@ fn deliver(
     }
     *lock(&report.lane.busy) = None;
     if failed {
-        seats.remove(&vat);
+        unseat(seats, vat, report);
     }
     report.send(VatEvent::Replied { vat, incarnation, replies });
+}
+
+/// Ends a vat on its thread, if it is there: once, since it is gone then.
+fn unseat(seats: &mut Seats, vat: VatId, report: &Report) {
+    let Some(Seat { engine, .. }) = seats.remove(&vat) else { return };
+    let timers = engine.timers();
+    let parts: [(&str, Box<dyn FnOnce() + '_>); 2] = [
+        ("timers", Box::new(move || *endow::lock(&timers) = Timers::default())),
+        ("engine", Box::new(move || drop(engine))),
+    ];
+    tear_down(vat, report, parts);
+}
+
+/// Does what is to be done at a vat's end, part by part. One that fails is logged, and hinders neither the others nor the
+/// end.
+fn tear_down<'p>(
+    vat: VatId,
+    report: &Report,
+    parts: impl IntoIterator<Item = (&'p str, Box<dyn FnOnce() + 'p>)>,
+) {
+    for (name, part) in parts {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(part)) {
+            let why = panic.downcast_ref::<&str>().map(|why| (*why).to_owned());
+            let why = why.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            let text = format!("ending the {name} failed: {why}");
+            report.send(VatEvent::Log { vat, level: "error".to_owned(), console: false, text });
+        }
+    }
 }
 
 /// Looks for threads that hang in native code, replaces each, and reports its vats.
@@ -421,4 +490,38 @@ fn give_up_stuck(pool: &Pool) -> Vec<VatEvent> {
         }
     }
     events
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    fn k142_parts_of_an_end_that_fail_are_logged_each_and_the_rest_is_done() {
+        let (events, told) = channel();
+        let sink: Sink = Arc::new(move |event| drop(events.send(event)));
+        let report = Report { lane: Arc::default(), sink, allowed_globals: None };
+        let done = Mutex::new(Vec::new());
+        let parts: [(&str, Box<dyn FnOnce() + '_>); 4] = [
+            ("first", Box::new(|| panic!("it is stuck"))),
+            ("second", Box::new(|| lock(&done).push(2))),
+            ("third", Box::new(|| panic!("{} times", 2))),
+            ("fourth", Box::new(|| lock(&done).push(4))),
+        ];
+        tear_down(VatId(7), &report, parts);
+        assert_eq!(*done.lock().unwrap(), [2, 4]);
+        let log = |text: &str| VatEvent::Log {
+            vat: VatId(7),
+            level: "error".into(),
+            console: false,
+            text: text.into(),
+        };
+        let logged: Vec<VatEvent> = told.try_iter().collect();
+        assert_eq!(
+            logged,
+            [log("ending the first failed: it is stuck"), log("ending the third failed: 2 times")]
+        );
+    }
 }

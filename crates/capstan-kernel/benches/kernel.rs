@@ -119,7 +119,11 @@ impl World {
         self.work.extend(dispatches);
         self.answers.extend(effects.into_iter().filter_map(|effect| match effect {
             Effect::Answer { answer, .. } => Some(answer.unwrap()),
-            Effect::ServiceCall { .. } | Effect::Link(_) | Effect::Fetch { .. } | Effect::Log { .. } => None,
+            Effect::ServiceCall { .. }
+            | Effect::Link(_)
+            | Effect::Fetch { .. }
+            | Effect::Look { .. }
+            | Effect::Log { .. } => None,
         }));
     }
 

@@ -4,6 +4,7 @@ use crate::host_op::{Answer, Refusal};
 use crate::input::{CallId, RequestId};
 use capstan_model::capdata::CapData;
 use capstan_model::fetch::FetchRequest;
+use capstan_model::file::FileRequest;
 use capstan_model::id::{KRef, VatId};
 use capstan_model::vat::{DeliveryId, VatDelivery, VatIncarnation, VatStart};
 use capstan_wire::seam::LinkOrder;
@@ -77,6 +78,17 @@ pub enum Effect {
         id: u64,
         /// What is asked.
         request: FetchRequest,
+    },
+    /// Look at a file for a vat, if that run of it still lives (04 §3). Executed by the host.
+    Look {
+        /// For whom.
+        vat: VatId,
+        /// Which run of it.
+        incarnation: VatIncarnation,
+        /// As the vat calls it.
+        id: u64,
+        /// What is asked.
+        request: FileRequest,
     },
     /// Tell the log. Executed by the host.
     Log {

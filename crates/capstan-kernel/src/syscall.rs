@@ -113,6 +113,11 @@ fn apply(
             turn.effects.push(Effect::Fetch { vat, incarnation, id: *id, request });
             Ok(())
         }
+        VatSyscall::Look { id, request } => {
+            let incarnation = vat::row(&turn.tx, vat)?.incarnation;
+            turn.effects.push(Effect::Look { vat, incarnation, id: *id, request: request.clone() });
+            Ok(())
+        }
         VatSyscall::AbandonExports(vrefs) => vrefs.iter().try_for_each(|vref| {
             let (ko, _) = known_object(turn, vat, *vref, Side::Export)?;
             if *vref == VRef::ROOT {

@@ -238,6 +238,9 @@ impl World {
                 Effect::Fetch { vat, request, .. } => {
                     self.lines.push(format!("{vat} fetches {}", request.url))
                 }
+                Effect::Look { vat, request, .. } => {
+                    self.lines.push(format!("{vat} looks at {}", request.path))
+                }
                 Effect::Link(_) => {}
             }
         }

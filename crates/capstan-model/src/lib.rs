@@ -7,6 +7,7 @@
 pub mod capdata;
 pub mod error;
 pub mod fetch;
+pub mod file;
 pub mod id;
 pub mod peer;
 pub mod refs;

@@ -4,6 +4,7 @@
 
 use crate::capdata::{CapData, Message, Resolution};
 use crate::fetch::FetchRequest;
+use crate::file::FileRequest;
 use crate::id::VatId;
 use crate::refs::VRef;
 use serde::{Deserialize, Serialize};
@@ -25,7 +26,8 @@ pub struct DeliveryId(pub u64);
 pub enum CodeFormat {
     /// One ES module of JavaScript, importing only what the runtime itself serves (04 §9).
     Module,
-    /// A bundle in the reference's format: JSON with `moduleFormat: "iife"` (04 §4).
+    /// A bundle in the reference's format: JSON with `moduleFormat: "iife"` (04 §4). Ours may also name, in `external`, what
+    /// it has from the runtime, and have a `sourceMap`.
     Bundle,
 }
 
@@ -203,6 +205,13 @@ pub enum VatSyscall {
         id: u64,
         /// What is asked.
         request: Box<FetchRequest>,
+    },
+    /// Look at a file once the crank is durable; the answer comes with a [`VatDelivery::Wake`] (04 §3).
+    Look {
+        /// Chosen by the vat.
+        id: u64,
+        /// What is asked.
+        request: FileRequest,
     },
 }
 

@@ -4,12 +4,14 @@
 //! module, so that what the one accepts the other understands.
 
 use crate::error::{CliError, Code};
+use crate::sources;
 use capstan_host::code_hash;
 use capstan_kernel::host_op::{LaunchConfig, VatConfig};
 use capstan_model::vat::{CodeFormat, Endowments, FileAccess, GLOBALS, VatCode, VatLimits};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -144,7 +146,7 @@ pub fn of_single_source(path: &Path) -> Json {
     json!({"bootstrap": name, "vats": {name.as_str(): {key: path.to_string_lossy()}}})
 }
 
-/// Makes the code paths of a configuration absolute: they are relative to `base`.
+/// Makes the paths of a configuration absolute: they are relative to `base`.
 pub fn make_absolute(config: &mut Json, base: &Path) {
     for table in ["vats", "bundles"] {
         let specs = config.get_mut(table).and_then(Json::as_object_mut);
@@ -154,6 +156,9 @@ pub fn make_absolute(config: &mut Json, base: &Path) {
                 if !has_scheme(text) {
                     *text = base.join(&*text).to_string_lossy().into_owned();
                 }
+            }
+            if let Some(Json::String(root)) = spec.pointer_mut("/platformConfig/fs/rootDir") {
+                *root = base.join(&*root).to_string_lossy().into_owned();
             }
         }
     }
@@ -199,24 +204,17 @@ impl Cluster {
 
     /// Reads every program. Blocks.
     pub fn load(self, bootstrap_optional: bool) -> Result<LaunchConfig, CliError> {
-        let vats = self.vats.into_iter().map(|member| {
-            let text = read_text(&member.path)?;
-            let name = member.path.file_name().map(|name| name.to_string_lossy().into_owned());
-            Ok(VatConfig {
-                name: member.name,
-                code_hash: code_hash(&text),
-                code: VatCode {
-                    format: member.format,
-                    name: name.unwrap_or_default().into(),
-                    text: text.into(),
-                },
-                parameters: member.parameters,
-                limits: member.limits,
-                endowments: member.endowments,
-            })
+        let programs = self.programs()?;
+        let vats = self.vats.into_iter().zip(programs).map(|(member, code)| VatConfig {
+            name: member.name,
+            code_hash: code_hash(&code.text),
+            code,
+            parameters: member.parameters,
+            limits: member.limits,
+            endowments: member.endowments,
         });
         Ok(LaunchConfig {
-            vats: vats.collect::<Result<_, CliError>>()?,
+            vats: vats.collect(),
             bootstrap: self.bootstrap,
             bootstrap_optional,
             services: self.services,
@@ -224,9 +222,19 @@ impl Cluster {
         })
     }
 
-    /// Checks that every program can be read as text. Blocks.
+    /// Checks that every program can be read and put together. Blocks.
     pub fn check_files(&self) -> Result<(), CliError> {
-        self.vats.iter().try_for_each(|member| read_text(&member.path).map(drop))
+        self.programs().map(drop)
+    }
+
+    /// Each vat's program; what several run is read once.
+    fn programs(&self) -> Result<Vec<VatCode>, CliError> {
+        let mut known = BTreeMap::new();
+        let one = |Member { format, path, .. }: &Member| match known.entry((*format, path.clone())) {
+            Entry::Occupied(code) => Ok(VatCode::clone(code.get())),
+            Entry::Vacant(place) => sources::program(*format, path).map(|code| place.insert(code).clone()),
+        };
+        self.vats.iter().map(one).collect()
     }
 }
 
@@ -256,8 +264,8 @@ fn member(name: &str, vat: &Json, bundles: &Map<String, Json>) -> Result<Member,
     if let Some(unknown) = spec.globals.iter().find(|name| !GLOBALS.contains(&&***name)) {
         return Err(refuse(&format!("there is no global {unknown:?}")));
     }
-    if spec.platform_config.fs.is_some() {
-        return Err(refuse("fs is not available yet"));
+    if spec.platform_config.fs.as_ref().is_some_and(|fs| !fs.root_dir.starts_with('/')) {
+        return Err(refuse("the rootDir of fs must be absolute"));
     }
     let files = spec.platform_config.fs.map(|fs| FileAccess {
         root_dir: fs.root_dir,
@@ -287,10 +295,6 @@ fn member(name: &str, vat: &Json, bundles: &Map<String, Json>) -> Result<Member,
         _ => return Err(refuse("its bundle needs exactly one of sourceSpec and bundleSpec")),
     };
     let path = path_of(&text).ok_or_else(|| refuse(&format!("{text:?} is neither a path nor a file URL")))?;
-    if format == CodeFormat::Module && path.extension().is_some_and(|extension| extension == "ts") {
-        let message = format!("{}: TypeScript sources are not supported yet", path.display());
-        return Err(CliError::new(Code::LaunchFailed, message).hint("compile it to JavaScript first"));
-    }
     let parameters = spec.parameters.map(|parameters| parameters.to_string().into());
     Ok(Member { name: name.into(), format, path, parameters, limits, endowments })
 }
@@ -375,11 +379,6 @@ mod tests {
                 json!({"bootstrap": "a", "vats": {"a": {"bundleSpec": "https://x/y"}}}),
                 Code::BadConfig,
                 "neither a path nor a file URL",
-            ),
-            (
-                json!({"bootstrap": "a", "vats": {"a": {"sourceSpec": "a.ts"}}}),
-                Code::LaunchFailed,
-                "TypeScript",
             ),
             (
                 json!({"bootstrap": "a", "vats": {"a": {"sourceSpec": "a.js", "globals": ["process"]}}}),

@@ -15,6 +15,7 @@ mod peers;
 mod refusals;
 mod shell;
 mod socket;
+mod sources;
 mod vat_soak;
 
 /// A file that nobody lists would never run.

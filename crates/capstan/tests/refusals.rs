@@ -96,8 +96,15 @@ fn files_that_are_no_configuration_or_no_program() {
     shell.run(&["launch", "/nowhere/at-all.js"]).failed(1, "IO");
     shell.run(&["launch", "/dev/zero"]).failed(1, "IO");
     shell.run(&["launch", &shell.file("readme.txt", "")]).failed(2, "BAD_CONFIG");
-    let message = shell.run(&["launch", &shell.file("vat.ts", "")]).failed(1, "LAUNCH_FAILED");
-    assert!(message.contains("TypeScript"), "{message}");
+    let source = shell.file("vat.ts", "import { a } from './a';\nexport const b: number = ;\n");
+    for command in ["launch", "bundle"] {
+        let message = shell.run(&[command, &source]).failed(1, "LAUNCH_FAILED");
+        assert!(message.starts_with(&format!("{source}:2:26: ")), "{message}");
+    }
+    let source = shell.file("vat.ts", "import { a } from './a';\nexport const b: number = a;\n");
+    let message = shell.run(&["launch", &source]).failed(1, "LAUNCH_FAILED");
+    assert_eq!(message, format!("{source}:1:19: cannot import \"./a\": there is no such file"));
+    shell.run(&["bundle", "/nowhere/at-all.ts"]).failed(1, "IO");
     nothing_was_started(&shell);
 }
 

@@ -65,6 +65,12 @@ impl Shell {
         path.to_string_lossy().into_owned()
     }
 
+    /// Makes a directory beside the home.
+    pub(crate) fn directory(&self, name: &str) {
+        let path = self.dir.path().join(name);
+        assert!(std::fs::create_dir_all(&path).is_ok(), "{}", path.display());
+    }
+
     /// The command, not yet run.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_capstan"));

@@ -71,7 +71,7 @@ const withStack = error => {
   const text = show(error);
   try {
     const { stack } = error;
-    return typeof stack === 'string' && stack !== '' ? `${text}\n${stack.trimEnd()}` : text;
+    return typeof stack === 'string' && stack !== '' ? `${text}\n${host.traced(stack.trimEnd())}` : text;
   } catch {
     return text;
   }
@@ -382,12 +382,13 @@ export const start = async (buildRootObject, parameters) => {
   return methodNames(root).filter(name => !(name.startsWith('__') && name.endsWith('__'))).join();
 };
 
-const console = makeConsole((level, text) => host.log(level, text));
+const console = makeConsole((level, text) => host.log(level, text, true));
 for (const value of [E, Far, makePromiseKit, passStyleOf, getInterfaceOf]) harden(value);
 replaceSearches();
 replaceWeak();
 const given = {};
 for (const name of host.globals) if (name in offered) given[name] = offered[name];
+if ('fs' in offered) given.fs = offered.fs;
 const wants = name => host.globals.includes(name);
 lockdown({ console, assert, harden, HandledPromise, VatData, ...given }, { now: wants('Date') && host.now, random: wants('Math') && host.random });
 Object.defineProperty(globalThis, Symbol.for('@endo passStyleOf'), { value: passStyleOf });

@@ -324,7 +324,7 @@ fn what_one_vat_does_to_its_realm_another_does_not_feel() {
         "import {{ Far }} from '@endo/far'; {spoil}; export const buildRootObject = () => Far('root', {{}});"
     );
     for (id, source) in [(1, spoiler.as_str()), (2, look)] {
-        workers.start(start_of(id, source, VatLimits::default(), Vec::new()));
+        workers.start(start_of(id, source, VatLimits::default(), Vec::new())).unwrap();
         match next() {
             VatEvent::Started { vat, result, .. } => {
                 assert!(vat == VatId(id) && result.is_ok(), "{id}: {result:?}")

@@ -101,7 +101,7 @@ fn a_vat_that_loops_while_starting_fails_to_start() {
 
 #[test]
 fn k133_the_neighbours_of_a_stuck_vat_are_reported_and_can_start_again() {
-    use capstan_js::{VatEvent, Workers};
+    use capstan_js::{OrderError, VatEvent, Workers};
     use capstan_model::capdata::Message;
     use capstan_model::id::VatId;
     use std::time::Duration;
@@ -109,7 +109,7 @@ fn k133_the_neighbours_of_a_stuck_vat_are_reported_and_can_start_again() {
     let workers = Workers::new(1, move |event| drop(tx.send(event)));
     let next = || events.recv_timeout(Duration::from_secs(20)).unwrap();
     for id in [1, 2] {
-        workers.start(start_of(id, SOURCE, limits(), Vec::new()));
+        workers.start(start_of(id, SOURCE, limits(), Vec::new())).unwrap();
         assert!(matches!(next(), VatEvent::Started { result: Ok(_), .. }));
     }
     let call = |method: &str| {
@@ -117,15 +117,18 @@ fn k133_the_neighbours_of_a_stuck_vat_are_reported_and_can_start_again() {
         let message = Message { methargs, result: Some("p-1".parse().unwrap()) };
         vec![(DeliveryId(1), VatDelivery::Message { target: "o+0".parse().unwrap(), message })]
     };
-    workers.deliver(VatId(1), VatIncarnation(1), call("native"));
+    workers.deliver(VatId(1), VatIncarnation(1), call("native")).unwrap();
     assert!(matches!(next(), VatEvent::Died { vat: VatId(1), fault: VatFault::Limit(_), .. }));
     assert!(matches!(next(), VatEvent::Died { vat: VatId(2), fault: VatFault::WorkerDied(_), .. }));
     let mut again = start_of(2, SOURCE, limits(), Vec::new());
     again.incarnation = VatIncarnation(2);
-    workers.start(again);
+    workers.start(again).unwrap();
     assert!(matches!(next(), VatEvent::Started { result: Ok(_), .. }));
-    workers.deliver(VatId(2), VatIncarnation(1), call("ok"));
-    workers.deliver(VatId(2), VatIncarnation(2), call("ok"));
+    assert_eq!(
+        workers.deliver(VatId(2), VatIncarnation(1), call("ok")),
+        Err(OrderError::NotLoaded(VatId(2)))
+    );
+    workers.deliver(VatId(2), VatIncarnation(2), call("ok")).unwrap();
     let VatEvent::Replied { incarnation, replies, .. } = next() else { panic!("no reply") };
     assert_eq!((incarnation, replies.len()), (VatIncarnation(2), 1));
 }
@@ -138,7 +141,7 @@ fn nothing_runs_after_a_fault() {
     let (tx, events) = std::sync::mpsc::channel();
     let workers = Workers::new(1, move |event| drop(tx.send(event)));
     let next = || events.recv_timeout(Duration::from_secs(20)).unwrap();
-    workers.start(start_of(1, SOURCE, limits(), Vec::new()));
+    workers.start(start_of(1, SOURCE, limits(), Vec::new())).unwrap();
     assert!(matches!(next(), VatEvent::Started { result: Ok(_), .. }));
     let message = |method: &str| {
         let methargs = crate::world::cap(&format!("#[\"{method}\",[]]"), &[]);
@@ -147,8 +150,36 @@ fn nothing_runs_after_a_fault() {
     };
     let batch =
         ["ok", "loop", "ok"].iter().zip(1..).map(|(method, id)| (DeliveryId(id), message(method))).collect();
-    workers.deliver(VatId(1), VatIncarnation(1), batch);
+    workers.deliver(VatId(1), VatIncarnation(1), batch).unwrap();
     let VatEvent::Replied { replies, .. } = next() else { panic!("no reply") };
     let outcomes: Vec<_> = replies.iter().map(|(id, reply)| (id.0, reply.outcome.is_ok())).collect();
     assert_eq!(outcomes, [(1, true), (2, false)]);
+}
+
+#[test]
+fn k145_orders_out_of_turn_are_errors() {
+    use capstan_js::{OrderError, VatEvent, Workers};
+    use capstan_model::id::VatId;
+    use std::time::Duration;
+    let (tx, events) = std::sync::mpsc::channel();
+    let workers = Workers::new(1, move |event| drop(tx.send(event)));
+    let next = || events.recv_timeout(Duration::from_secs(20)).unwrap();
+    let wake = || vec![(DeliveryId(1), VatDelivery::Wake)];
+    let early = workers.deliver(VatId(1), VatIncarnation(1), wake());
+    assert_eq!(early.unwrap_err().to_string(), "cannot deliver before vat is loaded: v1");
+    workers.start(start_of(1, SOURCE, limits(), Vec::new())).unwrap();
+    let again = workers.start(start_of(1, SOURCE, limits(), Vec::new()));
+    assert_eq!(again, Err(OrderError::StartedBefore(VatId(1))));
+    // The first start stands, and is told of once.
+    workers.deliver(VatId(1), VatIncarnation(1), wake()).unwrap();
+    assert!(matches!(next(), VatEvent::Started { result: Ok(_), .. }));
+    assert!(matches!(next(), VatEvent::Replied { .. }));
+    // What was ended is not there; ending it again does nothing.
+    workers.stop(VatId(1), VatIncarnation(1));
+    workers.stop(VatId(1), VatIncarnation(1));
+    assert_eq!(workers.deliver(VatId(1), VatIncarnation(1), wake()), Err(OrderError::NotLoaded(VatId(1))));
+    // What no vat understands does not reach one.
+    let unknown = serde_json::json!({"ChangeVatOptions": {}});
+    let why = serde_json::from_value::<VatDelivery>(unknown).unwrap_err().to_string();
+    assert!(why.starts_with("unknown variant `ChangeVatOptions`"), "{why}");
 }

@@ -8,6 +8,7 @@ mod escape;
 mod examples;
 mod exos;
 mod fetch;
+mod files;
 mod garbage;
 mod globals;
 mod hardening;

@@ -1,7 +1,7 @@
 //! Starting a vat: what works and each way it fails (04 §4).
 
 use crate::world::{Vat, start_of};
-use capstan_model::vat::{CodeFormat, VatLimits};
+use capstan_model::vat::{CodeFormat, VatLimits, VatStart};
 
 const ROOT: &str = "import { Far } from '@endo/far'; export const buildRootObject = ";
 
@@ -19,11 +19,12 @@ fn a_vat_starts_and_names_its_methods() {
 
 #[test]
 fn k134_a_vat_that_throws_while_starting_says_why() {
-    assert_eq!(fails("throw Error('at module scope');"), "at module scope");
+    assert_eq!(fails("throw Error('at module scope');"), "at module scope (vat.js:1:6)");
     assert_eq!(
-        fails("export function buildRootObject() { throw Error('while building'); }"),
-        "while building"
+        fails("\nexport function buildRootObject() {\n  throw Error('while building'); }"),
+        "while building (vat.js:3:9)"
     );
+    assert_eq!(fails("throw 'no error';"), "no error");
     assert_eq!(fails("export const x = 1;"), "vat source bundle lacks buildRootObject() function");
     assert_eq!(
         fails("export const buildRootObject = () => new Promise(() => {});"),
@@ -33,7 +34,68 @@ fn k134_a_vat_that_throws_while_starting_says_why() {
         fails("export const buildRootObject = () => ({});"),
         "buildRootObject() must return a remotable object with an interface"
     );
-    assert!(fails("this is no program").contains("expecting"));
+    let why = fails("const fine = 1;\nthis is no program");
+    assert!(why.contains("expecting") && why.contains("(vat.js:2:"), "{why}");
+}
+
+/// A bundle made of two sources: its third line is the sixth of `lib/a.ts`.
+fn mapped(code: &str) -> VatStart {
+    let mut start = start_of(1, "", VatLimits::default(), Vec::new());
+    let map =
+        serde_json::json!({"version": 3, "sources": ["vat.ts", "lib/a.ts"], "mappings": "AAAA;AAAA;ACKA"});
+    let code = format!(
+        "var __vatExports__ = (function (exports, __vatImports__) {{ const {{ Far }} = __vatImports__('@endo/far');\n\n{code}\nreturn exports; }})({{}}, __vatImports__);"
+    );
+    let bundle = serde_json::json!({"moduleFormat": "iife", "code": code, "exports": ["buildRootObject"], "external": ["@endo/far"], "sourceMap": map});
+    start.code.format = CodeFormat::Bundle;
+    start.code.name = "vat.bundle".into();
+    start.code.text = bundle.to_string().into();
+    start
+}
+
+#[test]
+fn k134_what_goes_wrong_in_a_bundle_has_its_place_in_the_sources() {
+    let fails = |code: &str| Vat::try_start(mapped(code)).err().unwrap();
+    assert_eq!(
+        fails("exports.buildRootObject = () => { throw Error('while building'); };"),
+        "while building (lib/a.ts:6:1)"
+    );
+    assert_eq!(fails("throw Error('at once');"), "at once (lib/a.ts:6:1)");
+    assert!(fails("const = 1;").ends_with(" (lib/a.ts:6:1)"));
+    let code = "exports.buildRootObject = () => Far('root', { fail: () => { throw Error('boom'); } });";
+    let mut vat = Vat::try_start(mapped(code)).unwrap();
+    vat.answer(r##"#["fail",[]]"##, &[]);
+    assert!(
+        vat.logs[0].starts_with("error:liveSlots:v1#70001: Error: boom\n    at fail (lib/a.ts:6:1)"),
+        "{:?}",
+        vat.logs
+    );
+    // A second vat runs what the first compiled.
+    let mut again = Vat::try_start(mapped(code)).unwrap();
+    again.answer(r##"#["fail",[]]"##, &[]);
+    assert_eq!(vat.logs, again.logs);
+}
+
+#[test]
+fn a_bundle_gets_only_what_is_served() {
+    let mut start = mapped("");
+    start.code.text = start.code.text.replace("[\"@endo/far\"]", "[\"node:fs\"]").into();
+    assert!(Vat::try_start(start.clone()).err().unwrap().contains("node:fs"));
+    start.code.text = start.code.text.replace("[\"node:fs\"]", "[\"capstan:lockdown\"]").into();
+    assert!(Vat::try_start(start.clone()).err().unwrap().contains("capstan:lockdown"));
+    start.code.text = start.code.text.replace("[\"capstan:lockdown\"]", "3").into();
+    assert_eq!(Vat::try_start(start).err().unwrap(), "Invalid bundle: external must be a list of strings");
+    let code = "exports.buildRootObject = () => Far('root', { ask: name => typeof __vatImports__(name), later: () => import('@endo/far') });";
+    let mut vat = Vat::try_start(mapped(code)).unwrap();
+    for (name, kind) in [
+        ("@endo/far", "object"),
+        ("capstan:lockdown", "undefined"),
+        ("capstan", "undefined"),
+        ("__proto__", "undefined"),
+    ] {
+        assert_eq!(vat.answer(&format!("#[\"ask\",[\"{name}\"]]"), &[]).1, format!("#\"{kind}\""), "{name}");
+    }
+    assert!(vat.answer(r##"#["later",[]]"##, &[]).0);
 }
 
 #[test]

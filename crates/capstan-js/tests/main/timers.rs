@@ -113,14 +113,14 @@ fn k139_timers_belong_to_one_vat_and_end_with_it() {
     for id in [1, 2] {
         let mut start = start_of(id, SOURCE, VatLimits::default(), Vec::new());
         start.endowments.globals = TIMERS.map(Into::into).to_vec();
-        workers.start(start);
+        workers.start(start).unwrap();
         assert!(matches!(next(), VatEvent::Started { result: Ok(_), .. }));
     }
     let call = |id: u32, body: &str, slots: &[&str]| {
         let message =
             capstan_model::capdata::Message { methargs: crate::world::cap(body, slots), result: None };
         let delivery = VatDelivery::Message { target: "o+0".parse().unwrap(), message };
-        workers.deliver(VatId(id), VatIncarnation(1), vec![(DeliveryId(id.into()), delivery)]);
+        workers.deliver(VatId(id), VatIncarnation(1), vec![(DeliveryId(id.into()), delivery)]).unwrap();
     };
     // The same number in both: the other's is not touched.
     call(1, r##"#["later",["$0",60]]"##, &["o-1"]);
@@ -134,7 +134,7 @@ fn k139_timers_belong_to_one_vat_and_end_with_it() {
     call(2, r##"#["later",["$0",10]]"##, &["o-1"]);
     workers.stop(VatId(2), VatIncarnation(1));
     assert!(matches!(next(), VatEvent::Replied { vat: VatId(2), .. }));
-    workers.deliver(VatId(1), VatIncarnation(1), vec![(DeliveryId(9), VatDelivery::Wake)]);
+    workers.deliver(VatId(1), VatIncarnation(1), vec![(DeliveryId(9), VatDelivery::Wake)]).unwrap();
     assert!(matches!(next(), VatEvent::Replied { vat: VatId(1), .. }));
     assert!(events.recv_timeout(Duration::from_millis(60)).is_err());
 }

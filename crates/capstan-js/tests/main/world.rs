@@ -48,7 +48,7 @@ impl Vat {
         let workers = Workers::restricted(1, allowed, move |event| drop(tx.send(event)));
         let mut rows: BTreeMap<_, _> = start.store.iter().cloned().collect();
         let (id, incarnation) = (start.vat, start.incarnation);
-        workers.start(start);
+        workers.start(start).unwrap();
         let mut logs = Vec::new();
         loop {
             match events.recv_timeout(Duration::from_secs(20)).unwrap() {
@@ -91,6 +91,12 @@ impl Vat {
         self.wake()
     }
 
+    /// Gives the vat what was found of a file, and wakes it.
+    pub(crate) fn looked(&mut self, id: u64, outcome: capstan_model::file::FileOutcome) -> VatReply {
+        self.workers.looked(self.id, self.incarnation, id, outcome);
+        self.wake()
+    }
+
     /// Waits until the vat wants to be woken, and wakes it.
     pub(crate) fn wake(&mut self) -> VatReply {
         while !std::mem::take(&mut self.woken) {
@@ -112,7 +118,7 @@ impl Vat {
     pub(crate) fn deliver(&mut self, delivery: VatDelivery) -> VatReply {
         let id = DeliveryId(self.next);
         self.next += 1;
-        self.workers.deliver(self.id, self.incarnation, vec![(id, delivery)]);
+        self.workers.deliver(self.id, self.incarnation, vec![(id, delivery)]).unwrap();
         loop {
             match self.events.recv_timeout(Duration::from_secs(20)).unwrap() {
                 VatEvent::Log { text, .. } => self.logs.push(text),
@@ -213,7 +219,7 @@ impl World {
         let workers = Workers::new(2, move |event| drop(tx.send(event)));
         let count = sources.len();
         for (i, source) in sources.iter().enumerate() {
-            workers.start(start_of(i as u32, source, VatLimits::default(), Vec::new()));
+            workers.start(start_of(i as u32, source, VatLimits::default(), Vec::new())).unwrap();
         }
         let mut world = World {
             workers,
@@ -363,7 +369,9 @@ impl World {
             };
             n += 1;
             assert!(n < 10_000, "the conversation does not end");
-            self.workers.deliver(VatId(vat as u32), VatIncarnation(1), vec![(DeliveryId(n), delivery)]);
+            self.workers
+                .deliver(VatId(vat as u32), VatIncarnation(1), vec![(DeliveryId(n), delivery)])
+                .unwrap();
             let reply = loop {
                 match self.events.recv_timeout(Duration::from_secs(20)).unwrap() {
                     VatEvent::Replied { replies, .. } => break replies.into_iter().next().unwrap().1,

@@ -28,7 +28,7 @@ impl World {
                 self.serve(kernel, ServiceCall { call, service, methargs });
             }
             // Scripted vats ask nothing of the web.
-            Effect::Fetch { .. } => {}
+            Effect::Fetch { .. } | Effect::Look { .. } => {}
             Effect::Link(order) => self.order(kernel, order),
         }
     }

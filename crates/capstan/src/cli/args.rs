@@ -1,7 +1,7 @@
 //! The command line: which commands there are, and what all of them take.
 
 use super::commands::{
-    backup, bench, completions, daemon, demo, identity, launch, logs, peer, query, relay, rpc, send,
+    backup, bench, bundle, completions, daemon, demo, identity, launch, logs, peer, query, relay, rpc, send,
     subcluster, types, url, vat,
 };
 use clap::{Parser, Subcommand};
@@ -113,6 +113,10 @@ pub enum Command {
     /// Show who this kernel is
     #[command(subcommand)]
     Identity(identity::IdentityCommand),
+    /// Make one self-contained bundle of a vat's sources, TypeScript or JavaScript
+    ///
+    /// What they import goes in, from files beside them and from node_modules; what the vat runtime serves stays out.
+    Bundle(bundle::BundleArgs),
     /// Print the TypeScript declarations of what a vat's source may use, or write them
     Types(types::TypesArgs),
     /// Run a circuit relay in the foreground, for kernels that cannot reach each other

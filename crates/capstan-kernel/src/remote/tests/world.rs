@@ -191,7 +191,7 @@ impl World {
                 Effect::Link(order) => side.orders.push_back(order),
                 Effect::Log { text, .. } => side.logs.push(text),
                 Effect::ServiceCall { .. } => panic!("nobody registers a service here"),
-                Effect::Fetch { .. } => panic!("nobody fetches here"),
+                Effect::Fetch { .. } | Effect::Look { .. } => panic!("nobody fetches here"),
             }
         }
         if !self.letters_allowed {

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// `launch`
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  capstan launch counter.js
+  capstan launch counter.ts
   capstan launch cluster.json
 
 A cluster configuration:
@@ -23,9 +23,10 @@ A cluster configuration:
    \"vats\": {\"alice\": {\"sourceSpec\": \"alice.js\", \"parameters\": {\"name\": \"Alice\"}},
             \"bob\": {\"bundleSpec\": \"bob.bundle\"}}}")]
 pub struct LaunchArgs {
-    /// A cluster configuration (.json), or the source of one vat (.js, .mjs, .bundle)
+    /// A cluster configuration (.json), or the source of one vat (.ts, .mts, .js, .mjs, .cjs) or its bundle
     ///
-    /// Paths in a configuration are relative to it. A single source whose root has no method `bootstrap` is
+    /// What a source imports is bundled with it, from files and from node_modules. Paths in a configuration are relative
+    /// to it. A single source whose root has no method `bootstrap` is
     /// launched without that call.
     file: PathBuf,
 }
@@ -88,9 +89,10 @@ fn configuration(file: &Path) -> Result<(Json, bool), CliError> {
             cluster::make_absolute(&mut config, file.parent().unwrap_or(Path::new("/")));
             Ok((config, false))
         }
-        Some("js" | "mjs" | "ts" | "bundle") => Ok((cluster::of_single_source(file), true)),
+        Some("ts" | "mts" | "js" | "mjs" | "cjs" | "bundle") => Ok((cluster::of_single_source(file), true)),
         _ => {
-            let message = format!("{}: expected .json, .js, .mjs or .bundle", file.display());
+            let message =
+                format!("{}: expected .json, .ts, .mts, .js, .mjs, .cjs or .bundle", file.display());
             Err(CliError::new(Code::BadConfig, message))
         }
     }

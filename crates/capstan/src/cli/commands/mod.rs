@@ -2,6 +2,7 @@
 
 pub(super) mod backup;
 pub(super) mod bench;
+pub(super) mod bundle;
 pub(super) mod completions;
 pub(super) mod daemon;
 pub(super) mod demo;
@@ -55,6 +56,7 @@ pub(super) async fn run(
         Command::DeadLetters => Box::new(show::dead_letters(ctx).await?),
         Command::Rpc(args) => Box::new(rpc::run(ctx, args).await?),
         Command::Identity(command) => Box::new(identity::run(ctx, command).await?),
+        Command::Bundle(args) => Box::new(bundle::run(args)?),
         Command::Types(args) => Box::new(types::run(&args)?),
         Command::Relay(args) => return relay::run(ctx, printer, args).await,
         Command::Completions(args) => return Ok(completions::run(printer, args)),

@@ -1,0 +1,82 @@
+//! Vats from TypeScript and from several files.
+
+use crate::shell::Shell;
+use serde_json::{Value as Json, json};
+
+const VAT: &str = "import { Far } from '@endo/far';
+import { greet, type Greeting } from './lib/greet';
+import { shout } from 'loud';
+
+enum Mood { Calm, Loud }
+
+export function buildRootObject(_powers: unknown, parameters: { name: string } | undefined) {
+  return Far('greeter', {
+    greet(mood: string): Greeting { return mood === Mood[Mood.Loud] ? shout(greet(parameters)) : greet(parameters); },
+    fail(): never { return (undefined as any).missing; },
+    bootstrap() { return 'up'; },
+  });
+}
+";
+
+/// Writes the sources, in directories of their own.
+fn sources(shell: &Shell) {
+    shell.directory("src/lib");
+    shell.directory("node_modules/loud");
+    shell.file("src/vat.ts", VAT);
+    shell.file(
+        "src/lib/greet.ts",
+        "export type Greeting = string;\nexport const greet = (to?: { name: string }): Greeting => `hello ${to?.name ?? 'nobody'}`;",
+    );
+    shell.file("node_modules/loud/package.json", "{\"main\": \"loud.js\"}");
+    shell.file("node_modules/loud/loud.js", "exports.shout = text => text.toUpperCase();");
+}
+
+#[test]
+fn a_cluster_runs_from_typescript_and_restarts_without_it() {
+    let shell = Shell::new();
+    sources(&shell);
+    let config = json!({"bootstrap": "main", "vats": {
+        "main": {"sourceSpec": "src/vat.ts", "parameters": {"name": "Ann"}}, "other": {"sourceSpec": "src/vat.ts"}}});
+    let launched = shell.run(&["launch", &shell.file("cluster.json", &config.to_string())]).done();
+    assert_eq!(launched.get("bootstrapResult"), Some(&json!("up")));
+    let root = |name: &str| {
+        launched.pointer(&format!("/vats/{name}/rootKref")).and_then(Json::as_str).unwrap_or_default()
+    };
+    assert_eq!(shell.run(&["send", root("main"), "greet", "Loud"]).done(), json!("HELLO ANN"));
+    assert_eq!(shell.run(&["send", root("other"), "greet", "Calm"]).done(), json!("hello nobody"));
+    // The program is in the store: neither the sources nor this daemon are needed again.
+    shell.file("src/vat.ts", "no program any more");
+    shell.kill();
+    assert_eq!(shell.run(&["send", root("main"), "greet", "Loud"]).done(), json!("HELLO ANN"));
+    let programs = shell.run(&["query", "select count(*) as n from code"]).done();
+    assert_eq!(programs.pointer("/0/n"), Some(&json!(1)), "one program for both");
+    assert!(shell.run(&["send", root("main"), "fail"]).failed(1, "REJECTED").contains("missing"));
+    let log = shell.raw(&["daemon", "logs", "--vat", "v1"]).stdout;
+    assert!(log.contains("at fail (vat.ts:10:"), "{log}");
+}
+
+#[test]
+fn a_bundle_is_made_once_and_launched_anywhere() {
+    let shell = Shell::new();
+    sources(&shell);
+    let source = shell.file("src/vat.ts", VAT);
+    let beside = shell.file("src/vat.bundle", "");
+    let made = shell.run(&["bundle", &source]).done();
+    assert_eq!(made.get("bundle").and_then(Json::as_str), Some(beside.as_str()));
+    let bytes = std::fs::read(&beside).unwrap_or_default();
+    assert_eq!(made.get("bytes"), Some(&json!(bytes.len())));
+    assert_eq!(made.get("sha256"), Some(&json!(hex::encode(<sha2::Sha256 as sha2::Digest>::digest(&bytes)))));
+    let bundle: Json = serde_json::from_slice(&bytes).unwrap_or_default();
+    assert_eq!(bundle.get("moduleFormat"), Some(&json!("iife")));
+    assert_eq!(
+        (bundle.get("exports"), bundle.get("external")),
+        (Some(&json!(["buildRootObject"])), Some(&json!(["@endo/far"])))
+    );
+    let elsewhere = shell.file("elsewhere.bundle", "");
+    let again = shell.run(&["bundle", "-o", &elsewhere, &source]).done();
+    assert_eq!(again.get("sha256"), made.get("sha256"));
+    assert_eq!(again.get("bundle").and_then(Json::as_str), Some(elsewhere.as_str()));
+    let launched = shell.run(&["launch", &elsewhere]).done();
+    let root = launched.get("rootKref").and_then(Json::as_str).unwrap_or_default();
+    assert_eq!(shell.run(&["send", root, "greet", "Loud"]).done(), json!("HELLO NOBODY"));
+}
