@@ -86,10 +86,10 @@ struct NetworkSpec {
     allowed_hosts: Vec<Arc<str>>,
 }
 
-/// Limits of one vat (04 §8); what is left out is as by default.
-#[derive(Debug, Default, Deserialize)]
+/// Limits of one vat (04 §8); what is left out is as for all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct LimitsSpec {
+pub(crate) struct LimitsSpec {
     crank_deadline_ms: Option<u64>,
     memory_bytes_max: Option<u64>,
     syscalls_max: Option<u32>,
@@ -100,7 +100,7 @@ struct LimitsSpec {
 }
 
 impl LimitsSpec {
-    fn over(self, defaults: VatLimits) -> VatLimits {
+    pub(crate) fn over(self, defaults: VatLimits) -> VatLimits {
         VatLimits {
             crank_deadline_ms: self.crank_deadline_ms.unwrap_or(defaults.crank_deadline_ms),
             memory_bytes_max: self.memory_bytes_max.unwrap_or(defaults.memory_bytes_max),
@@ -130,7 +130,7 @@ struct Member {
     format: CodeFormat,
     path: PathBuf,
     parameters: Option<Arc<str>>,
-    limits: VatLimits,
+    limits: LimitsSpec,
     endowments: Endowments,
 }
 
@@ -202,15 +202,15 @@ impl Cluster {
         &self.text
     }
 
-    /// Reads every program. Blocks.
-    pub fn load(self, bootstrap_optional: bool) -> Result<LaunchConfig, CliError> {
+    /// Reads every program. `limits` are those of vats that have none of their own. Blocks.
+    pub fn load(self, bootstrap_optional: bool, limits: VatLimits) -> Result<LaunchConfig, CliError> {
         let programs = self.programs()?;
         let vats = self.vats.into_iter().zip(programs).map(|(member, code)| VatConfig {
             name: member.name,
             code_hash: code_hash(&code.text),
             code,
             parameters: member.parameters,
-            limits: member.limits,
+            limits: member.limits.over(limits),
             endowments: member.endowments,
         });
         Ok(LaunchConfig {
@@ -278,7 +278,7 @@ fn member(name: &str, vat: &Json, bundles: &Map<String, Json>) -> Result<Member,
         allowed_hosts: spec.network.map(|network| network.allowed_hosts),
         files,
     };
-    let limits = spec.limits.over(VatLimits::default());
+    let limits = spec.limits;
     let (source, bundle) = match (spec.source_spec, spec.bundle_spec, spec.bundle_name) {
         (Some(source), None, None) => (Some(source), None),
         (None, Some(bundle), None) => (None, Some(bundle)),
@@ -408,7 +408,7 @@ mod tests {
             allowed_hosts: Some(Vec::new()),
             files: None,
         };
-        let limits = VatLimits { crank_deadline_ms: 5, queued_max: 7, ..VatLimits::default() };
+        let limits = LimitsSpec { crank_deadline_ms: Some(5), queued_max: Some(7), ..LimitsSpec::default() };
         assert_eq!(asked, [(endowments, limits)]);
     }
 

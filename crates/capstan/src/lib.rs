@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod error;
 pub mod home;
 pub mod rpc;
+pub mod rules;
 mod sources;
 pub mod url;
 pub mod value;

@@ -2,8 +2,9 @@
 
 use crate::support::{call, host, methargs, single, within};
 use capstan_host::Host;
+use capstan_kernel::host_op::HostOp;
 use capstan_model::id::ObjectId;
-use capstan_model::vat::VatLimits;
+use capstan_model::vat::{FileAccess, VatLimits};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
@@ -122,6 +123,75 @@ async fn k141_every_hop_is_checked() {
     assert!(ask(narrow, "/to?/near", "manual").await.starts_with("#\"302 "));
     let endless = ask(narrow, "/to?/to?/to?/x", "default").await;
     assert!(endless.starts_with("#\"200 "), "{endless}");
+    within(host.stop()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn k139_what_a_vat_waits_for_is_cut_when_it_ends() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (tell, told) = std::sync::mpsc::channel();
+    // A server that reads what it is asked, never answers, and says when the other side has gone.
+    std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
+        let mut lines = BufReader::new(stream).lines();
+        while lines.next().unwrap().is_ok_and(|line| !line.is_empty()) {}
+        tell.send("asked").unwrap();
+        assert!(lines.next().is_none(), "the connection stays");
+        tell.send("cut").unwrap();
+    });
+    let home = tempfile::tempdir().unwrap();
+    let host = host(home.path()).await;
+    let mut config = single(ASKER);
+    for vat in &mut config.vats {
+        vat.endowments.globals = vec!["fetch".into()];
+        vat.endowments.allowed_hosts = Some(vec!["127.0.0.1".into()]);
+    }
+    let launched = within(host.launch(config)).await.expect("a launch");
+    let asking = methargs("ask", &format!("[\"http://127.0.0.1:{port}/slow\",\"default\"]"), &[]);
+    let (asked, ()) = within(async {
+        let ended = async {
+            let told = tokio::task::block_in_place(|| told.recv_timeout(crate::support::PATIENCE));
+            assert_eq!(told, Ok("asked"));
+            let (_, vat, _) = launched.vats.first().expect("a vat");
+            host.request(HostOp::TerminateVat(*vat)).await.expect("an answer");
+        };
+        tokio::join!(host.send(launched.root.into(), asking), ended)
+    })
+    .await;
+    assert!(asked.expect("a settlement").rejected);
+    assert_eq!(tokio::task::block_in_place(|| told.recv_timeout(crate::support::PATIENCE)), Ok("cut"));
+    within(host.stop()).await;
+}
+
+const READER: &str = "import { Far } from '@endo/far';
+const tell = promise => promise.then(value => value ?? 'yes', error => error.message);
+export const buildRootObject = () => Far('root', { read: path => tell(fs.promises.readFile(path, 'utf8')), access: path => tell(fs.promises.access(path)), exists: path => fs.existsSync(path) });";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vat_reads_files_below_its_directory_only() {
+    let home = tempfile::tempdir().unwrap();
+    let root = home.path().join("given");
+    std::fs::create_dir(&root).unwrap();
+    std::fs::write(root.join("a.txt"), "text").unwrap();
+    std::os::unix::fs::symlink("../store.sqlite", root.join("link")).unwrap();
+    let host = host(&home.path().join("home")).await;
+    let mut config = single(READER);
+    for vat in &mut config.vats {
+        let root_dir = root.to_str().unwrap().into();
+        vat.endowments.files =
+            Some(FileAccess { root_dir, exists_sync: true, read_file: true, access: true });
+    }
+    let reader = within(host.launch(config)).await.expect("a launch").root;
+    let ask =
+        async |method: &str, path: &str| call(&host, reader, method, &format!("[\"{path}\"]"), &[]).await;
+    assert_eq!(ask("read", "a.txt").await, "#\"text\"");
+    assert_eq!(ask("access", "a.txt").await, "#\"yes\"");
+    assert_eq!(ask("exists", "b.txt").await, "#false");
+    assert_eq!(ask("read", "link").await, "#\"fs.readFile: Symlinks are prohibited: link\"");
+    let outside = format!("#\"fs.access: ../home is outside allowed root {}\"", root.display());
+    assert_eq!(ask("access", "../home").await, outside);
     within(host.stop()).await;
 }
 

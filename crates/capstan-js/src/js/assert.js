@@ -56,7 +56,7 @@ export { Fail, makeError, quote as q, bare as b, details as X };
 
 const LEVELS = { log: 'info', info: 'info', warn: 'warn', error: 'error', debug: 'debug', trace: 'debug', dir: 'info', table: 'info', group: 'info', groupCollapsed: 'info' };
 const SILENT = ['groupEnd', 'time', 'timeEnd', 'timeLog', 'count', 'countReset', 'clear', 'dirxml'];
-export const makeConsole = write => {
+export const makeConsole = (write, show) => {
   const console = {};
   for (const [name, level] of Object.entries(LEVELS)) console[name] = { [name](...args) { write(level, args.map(show).join(' ')); } }[name];
   for (const name of SILENT) console[name] = { [name]() {} }[name];

@@ -85,7 +85,8 @@ const errorName = error => {
   host.log('debug', `${errorId}: ${withStack(error)}`);
   return errorId;
 };
-export const unheard = reason => host.log('error', `Unhandled rejection: ${reason instanceof Error ? withStack(reason) : show(reason)}`);
+const described = value => (value instanceof Error ? withStack(value) : show(value));
+export const unheard = reason => host.log('error', `Unhandled rejection: ${described(reason)}`);
 
 // ---- References out. Promises mentioned for the first time are added to `fresh`; the caller follows them.
 const encodeWith = (value, fresh, mentioned) => encode(value, item => {
@@ -230,7 +231,7 @@ export const message = (target, body, slots, result) => {
   }
   if (result === '') {
     // Nobody waits for the answer, so the log is all that hears of a failure.
-    then(outcome, undefined, reason => host.log('debug', `Rejection without a listener: ${reason instanceof Error ? withStack(reason) : show(reason)}`));
+    then(outcome, undefined, reason => host.log('debug', `Rejection without a listener: ${described(reason)}`));
     return;
   }
   const where = `In ${JSON.stringify(String(method))} method of (${String(getInterfaceOf(to) ?? 'promise').replace(/^Alleged: /, '')})`;
@@ -382,7 +383,7 @@ export const start = async (buildRootObject, parameters) => {
   return methodNames(root).filter(name => !(name.startsWith('__') && name.endsWith('__'))).join();
 };
 
-const console = makeConsole((level, text) => host.log(level, text, true));
+const console = makeConsole((level, text) => host.log(level, text, true), described);
 for (const value of [E, Far, makePromiseKit, passStyleOf, getInterfaceOf]) harden(value);
 replaceSearches();
 replaceWeak();

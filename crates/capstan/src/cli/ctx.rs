@@ -46,6 +46,7 @@ impl Ctx {
             network: NetworkPlace::InProcess,
             vat_processes: false,
             system: None,
+            rules: Default::default(),
             log_filter: LOG_FILTER.to_owned(),
         }
     }

@@ -6,8 +6,10 @@ use crate::daemon::system::System;
 use crate::error::{CliError, Code};
 use crate::home::Home;
 use crate::rpc::server;
+use crate::rules::VatRules;
 use capstan_host::{Host, HostConfig, HostError, Isolation, Loader, Program};
 use capstan_kernel::kernel::Generation;
+use capstan_model::vat::VatLimits;
 use serde_json::{Value as Json, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -50,6 +52,8 @@ pub struct DaemonOptions {
     pub vat_processes: bool,
     /// The file of its system subclusters, absolute; none: those of its last start.
     pub system: Option<PathBuf>,
+    /// What holds for all its vats.
+    pub rules: VatRules,
     /// What to log, as a filter such as `info` or `capstan_net=debug`.
     pub log_filter: String,
 }
@@ -77,6 +81,7 @@ pub(crate) struct Daemon {
     host: Host,
     home: Home,
     started: Instant,
+    limits: VatLimits,
     phase: watch::Sender<Phase>,
 }
 
@@ -84,6 +89,11 @@ impl Daemon {
     /// The kernel.
     pub(crate) fn host(&self) -> &Host {
         &self.host
+    }
+
+    /// The limits of vats that have none of their own.
+    pub(crate) fn limits(&self) -> VatLimits {
+        self.limits
     }
 
     /// What `daemon status` prints.
@@ -153,9 +163,10 @@ async fn serve(options: DaemonOptions, ready: impl FnOnce(&Json)) -> Result<(), 
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(system)?;
     let home = options.home.clone();
+    let limits = options.rules.limits();
     let (system, given) = match &options.system {
-        Some(file) => (System::read(file)?, true),
-        None => (System::recall(&home)?, false),
+        Some(file) => (System::read(file, limits)?, true),
+        None => (System::recall(&home, limits)?, false),
     };
     let mut config = host_config(options)?;
     config.system = system.subclusters();
@@ -176,7 +187,7 @@ async fn serve(options: DaemonOptions, ready: impl FnOnce(&Json)) -> Result<(), 
     }
     let listener = listen(&home).map_err(|error| CliError::io(home.socket().display(), error))?;
     let (phase, _) = watch::channel(Phase::Running);
-    let daemon = Arc::new(Daemon { host, home, started: Instant::now(), phase });
+    let daemon = Arc::new(Daemon { host, home, started: Instant::now(), limits, phase });
     let server = tokio::spawn(server::serve(listener, daemon.clone()));
     let status = daemon.status();
     tracing::info!("Daemon started. Socket: {} {status}", daemon.home.socket().display());
@@ -213,8 +224,10 @@ fn host_config(options: DaemonOptions) -> Result<HostConfig, CliError> {
     if options.network == NetworkPlace::Worker {
         config.network_program = Some(net_worker::program(&options.log_filter)?);
     }
-    config.loader = Some(Loader::new(|config| {
-        let loaded = Cluster::parse(config).and_then(|cluster| cluster.load(false));
+    let limits = options.rules.limits();
+    config.allowed_globals = options.rules.allowed_globals;
+    config.loader = Some(Loader::new(move |config| {
+        let loaded = Cluster::parse(config).and_then(|cluster| cluster.load(false, limits));
         loaded.map_err(|error| error.message)
     }));
     config.relays = options.relays;

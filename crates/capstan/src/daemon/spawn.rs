@@ -117,6 +117,7 @@ fn arguments(options: &DaemonOptions) -> Vec<OsString> {
     if let Some(file) = &options.system {
         arguments.extend(["--system".into(), file.into()]);
     }
+    arguments.extend(options.rules.arguments().into_iter().map(OsString::from));
     match options.network {
         NetworkPlace::Nowhere => arguments.push("--no-network".into()),
         NetworkPlace::InProcess => {}

@@ -5,6 +5,7 @@ use crate::cluster::{Cluster, make_absolute, read_text};
 use crate::error::{CliError, Code};
 use crate::home::Home;
 use capstan_host::SystemSubcluster;
+use capstan_model::vat::VatLimits;
 use serde::Deserialize;
 use serde_json::Value as Json;
 use std::collections::BTreeSet;
@@ -33,17 +34,22 @@ pub(crate) struct System {
 
 impl System {
     /// Reads a list of `{"name": …, "config": …}`; code paths are relative to the file. Blocks.
-    pub(crate) fn read(path: &Path) -> Result<System, CliError> {
+    /// `limits`: of vats that have none of their own.
+    pub(crate) fn read(path: &Path, limits: VatLimits) -> Result<System, CliError> {
         let path = std::path::absolute(path).map_err(|error| CliError::io(path.display(), error))?;
-        Self::parse(&read_text(&path)?, path.parent().unwrap_or(Path::new("/")))
+        Self::parse(&read_text(&path)?, path.parent().unwrap_or(Path::new("/")), limits)
     }
 
     /// Reads what is kept in a home; none if there is nothing. Blocks.
-    pub(super) fn recall(home: &Home) -> Result<System, CliError> {
-        if file(home).exists() { Self::read(&file(home)) } else { Self::parse("[]", home.dir()) }
+    pub(super) fn recall(home: &Home, limits: VatLimits) -> Result<System, CliError> {
+        if file(home).exists() {
+            Self::read(&file(home), limits)
+        } else {
+            Self::parse("[]", home.dir(), limits)
+        }
     }
 
-    fn parse(text: &str, base: &Path) -> Result<System, CliError> {
+    fn parse(text: &str, base: &Path, limits: VatLimits) -> Result<System, CliError> {
         let refuse =
             |why: String| CliError::new(Code::BadConfig, format!("invalid system subclusters: {why}"));
         let mut list: Json = serde_json::from_str(text).map_err(|error| refuse(error.to_string()))?;
@@ -63,7 +69,7 @@ impl System {
         let subclusters = entries.into_iter().map(|Entry { name, config }| {
             let recorded = Cluster::parse(&config)?.text().to_owned();
             let load = move || {
-                let loaded = Cluster::parse(&config).and_then(|cluster| cluster.load(false));
+                let loaded = Cluster::parse(&config).and_then(|cluster| cluster.load(false, limits));
                 loaded.map_err(|error| error.to_string())
             };
             Ok(SystemSubcluster::loaded_by(name, recorded, load))

@@ -9,13 +9,16 @@ use crate::daemon::system::System;
 use crate::daemon::{self, DaemonOptions, NetworkPlace, control};
 use crate::error::{CliError, Code};
 use crate::rpc::client::Client;
+use crate::rules::{self, Limit, VatRules};
 use capstan_kernel::kernel::Generation;
+use capstan_model::vat::VatLimits;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// `daemon …`
@@ -76,12 +79,32 @@ pub struct StartArgs {
     /// file is removed. Paths are relative to the file.
     #[arg(long, value_name = "FILE")]
     system: Option<PathBuf>,
+    /// Limit of all vats that have none of their own; repeatable
+    ///
+    /// Names as in a vat's configuration: crankDeadlineMs, memoryBytesMax, syscallsMax, bodyUnitsMax, slotsMax,
+    /// storeBytesMax, queuedMax.
+    #[arg(long, value_name = "NAME=NUMBER")]
+    limit: Vec<Limit>,
+    /// The globals that vats may ask for, with commas between them; an empty list allows none [default: all]
+    #[arg(long, value_name = "NAMES")]
+    allowed_globals: Option<Globals>,
     /// What to log, e.g. info or capstan_net=debug
     #[arg(long, env = "CAPSTAN_LOG", hide_env_values = true, default_value = LOG_FILTER, value_name = "FILTER")]
     log: String,
     /// Tell readiness on standard input, which is the starter's socket.
     #[arg(long, hide = true, requires = "foreground")]
     announce: bool,
+}
+
+/// A list of globals.
+#[derive(Clone, Debug)]
+struct Globals(Vec<String>);
+
+impl FromStr for Globals {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        rules::allowed_globals(text).map(Globals)
+    }
 }
 
 /// Which handshake to speak.
@@ -234,6 +257,10 @@ async fn start(ctx: &mut Ctx, printer: &mut Printer, args: StartArgs) -> Result<
         },
         vat_processes: args.isolation == Isolation::Process,
         system: system_file(args.system)?,
+        rules: VatRules {
+            limits: args.limit,
+            allowed_globals: args.allowed_globals.map(|globals| globals.0),
+        },
         log_filter: args.log,
     };
     if !args.foreground {
@@ -264,7 +291,7 @@ async fn start(ctx: &mut Ctx, printer: &mut Printer, args: StartArgs) -> Result<
 /// The file as the daemon will find it; one that is unsound starts no daemon.
 fn system_file(file: Option<PathBuf>) -> Result<Option<PathBuf>, CliError> {
     let Some(file) = file else { return Ok(None) };
-    System::read(&file)?;
+    System::read(&file, VatLimits::default())?;
     std::path::absolute(&file).map(Some).map_err(|error| CliError::io(file.display(), error))
 }
 

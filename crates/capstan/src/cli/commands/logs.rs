@@ -68,9 +68,14 @@ pub(crate) async fn run(ctx: &Ctx, printer: &mut Printer, args: LogsArgs) -> Res
     }
 }
 
-/// Whether a line has the vat's id as a word.
+/// Whether a line has the vat's id as a word, and not as part of something like `quic-v1`.
 fn mentions(line: &str, vat: &str) -> bool {
-    line.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word == vat)
+    line.match_indices(vat).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        let after = line[at + vat.len()..].chars().next();
+        before.is_none_or(|c| c.is_whitespace() || "=:,([\"'".contains(c))
+            && after.is_none_or(|c| !c.is_alphanumeric() && !"-_/".contains(c))
+    })
 }
 
 struct Tail {
@@ -108,6 +113,7 @@ mod tests {
     #[test]
     fn a_vat_is_found_as_a_word() {
         assert!(mentions("[t] [info] vat: hello vat=v1", "v1") && mentions("v1: x", "v1"));
-        assert!(!mentions("vat=v12 mv1 v1x", "v1"));
+        assert!(mentions("[t] [warn] kernel: terminated (v1)", "v1") && mentions("v12 v1", "v1"));
+        assert!(!mentions("vat=v12 mv1 v1x /udp/1/quic-v1/p2p v1-2", "v1"));
     }
 }

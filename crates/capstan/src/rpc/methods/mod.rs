@@ -189,8 +189,8 @@ async fn query(daemon: &Daemon, Sql { sql }: Sql) -> Result<Vec<Record>, RpcErro
 async fn launch(daemon: &Daemon, params: Launch) -> Outcome {
     let cluster = Cluster::parse(&params.config)?;
     let force_reset = cluster.force_reset;
-    let optional = params.bootstrap_optional;
-    let loaded = tokio::task::spawn_blocking(move || cluster.load(optional)).await;
+    let (optional, limits) = (params.bootstrap_optional, daemon.limits());
+    let loaded = tokio::task::spawn_blocking(move || cluster.load(optional, limits)).await;
     let config = loaded.map_err(|error| RpcError::failed(Code::Internal, error.to_string()))??;
     if force_reset {
         terminate_equals(daemon, &config).await?;

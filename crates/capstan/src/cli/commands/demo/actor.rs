@@ -73,6 +73,7 @@ impl Actor {
             network: NetworkPlace::InProcess,
             vat_processes: false,
             system: None,
+            rules: Default::default(),
             log_filter: "info".to_owned(),
         };
         let (client, text) = (None, String::new);
