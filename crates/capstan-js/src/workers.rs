@@ -422,11 +422,14 @@ fn deliver(
     report.send(VatEvent::Replied { vat, incarnation, replies });
 }
 
+/// One thing to be done at a vat's end, under a name for the log.
+type Part<'p> = (&'p str, Box<dyn FnOnce() + 'p>);
+
 /// Ends a vat on its thread, if it is there: once, since it is gone then.
 fn unseat(seats: &mut Seats, vat: VatId, report: &Report) {
     let Some(Seat { engine, .. }) = seats.remove(&vat) else { return };
     let timers = engine.timers();
-    let parts: [(&str, Box<dyn FnOnce() + '_>); 2] = [
+    let parts: [Part<'_>; 2] = [
         ("timers", Box::new(move || *endow::lock(&timers) = Timers::default())),
         ("engine", Box::new(move || drop(engine))),
     ];
@@ -435,11 +438,7 @@ fn unseat(seats: &mut Seats, vat: VatId, report: &Report) {
 
 /// Does what is to be done at a vat's end, part by part. One that fails is logged, and hinders neither the others nor the
 /// end.
-fn tear_down<'p>(
-    vat: VatId,
-    report: &Report,
-    parts: impl IntoIterator<Item = (&'p str, Box<dyn FnOnce() + 'p>)>,
-) {
+fn tear_down<'p>(vat: VatId, report: &Report, parts: impl IntoIterator<Item = Part<'p>>) {
     for (name, part) in parts {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(part)) {
             let why = panic.downcast_ref::<&str>().map(|why| (*why).to_owned());
@@ -504,7 +503,7 @@ mod tests {
         let sink: Sink = Arc::new(move |event| drop(events.send(event)));
         let report = Report { lane: Arc::default(), sink, allowed_globals: None };
         let done = Mutex::new(Vec::new());
-        let parts: [(&str, Box<dyn FnOnce() + '_>); 4] = [
+        let parts: [Part<'_>; 4] = [
             ("first", Box::new(|| panic!("it is stuck"))),
             ("second", Box::new(|| lock(&done).push(2))),
             ("third", Box::new(|| panic!("{} times", 2))),
