@@ -55,6 +55,27 @@ fn r36_anything_but_a_handshake_first_closes_the_channel() {
 }
 
 #[test]
+fn r39_frames_without_a_handshake_are_nobodys_and_are_not_acknowledged() {
+    let frame = r#"{"seq":1,"method":"deliver","params":["bringOutYourDead"]}"#;
+    for dialed in [false, true] {
+        let mut b = bench();
+        if dialed {
+            b.want("z", true);
+        }
+        b.up(1, "z", dialed);
+        if dialed {
+            b.greet(1, classic("mine"));
+        }
+        let actions = b.read(1, frame);
+        assert_eq!((closes(&actions), written(&actions)), (vec![1], vec![]), "{actions:?}");
+        assert_eq!(frames(&actions), [] as [std::sync::Arc<str>; 0]);
+        assert_eq!(b.links.registered(&peer("z")), None);
+        // The channel is gone; what it still brings is not looked at.
+        assert_eq!(b.read(1, frame), []);
+    }
+}
+
+#[test]
 fn r37_wrong_answer_names_what_came() {
     let mut b = bench();
     b.want("a", false);

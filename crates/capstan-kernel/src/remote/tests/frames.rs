@@ -53,6 +53,28 @@ fn duplicates_and_gaps_change_nothing() {
 }
 
 #[test]
+fn r39_frames_on_a_channel_without_a_verdict_change_nothing() {
+    let (mut world, object) = pair();
+    let ann = world.sides[ANN].name.clone();
+    let (asked, unheard) = (ChannelId(700), ChannelId(701));
+    let event = LinkEvent::FactsWanted { channel: asked, peer: ann, dialed: false };
+    world.input(BOB, Input::Link { event, fresh: Incarnation::new("unused") });
+    let recv = received(&world);
+    let before = format!("{:?}", world.db(BOB).tables().snapshot());
+    for channel in [asked, unheard] {
+        let seq = recv + 1;
+        let text = format!(
+            r##"{{"seq":{seq},"method":"deliver","params":["message","ro-1",{{"methargs":{{"body":"#[\"evil\",[]]","slots":[]}}}}]}}"##
+        );
+        inject_on(&mut world, channel, &text);
+        world.run();
+        assert_eq!((received(&world), world.calls(BOB, "evil")), (recv, 0), "{channel}");
+    }
+    assert_eq!(format!("{:?}", world.db(BOB).tables().snapshot()), before);
+    assert_eq!(world.call(ANN, object, "greet"), (false, "#\"greet done\"".into()));
+}
+
+#[test]
 fn k12_a_promise_that_a_peer_introduces_is_decided_and_awaited_by_it() {
     let (mut world, _) = pair();
     let seq = received(&world) + 1;

@@ -1,7 +1,7 @@
 //! The classic verdict and the transition's tear-down, one kernel alone.
 
 use super::super::restart::handle_peer_restart;
-use super::super::{Channels, facts, forget, link_event};
+use super::super::{Channels, Delivered, facts, forget, link_event};
 use crate::clist;
 use crate::effect::{Effect, Step};
 use crate::kernel::{Generation, KernelConfig};
@@ -336,4 +336,48 @@ fn r122_the_echo_mark_goes_with_the_session() {
     lone.with(|turn| forget::set_echo(turn, rid));
     lone.with(deliver);
     assert_eq!(lone.db.len::<Outbox>(), 1, "the peer asked for this reap");
+}
+
+#[test]
+fn r111_what_we_export_is_ours_in_our_list_and_the_senders_on_the_wire() {
+    let mut lone = Lone::new();
+    let rid = lone.remote();
+    lone.with(|turn| facts::record_life(turn, &bob(), Some(Incarnation::new("A"))));
+    let theirs = lone.theirs(rid, "ro+3");
+    let new_object = |turn: &mut Turn<'_>| {
+        let ko = clist::new_object(&mut turn.tx, Some(Owner::Kernel));
+        promise::hold_for_control(&mut turn.tx, ko.into(), HoldKind::Handed).unwrap();
+        ko
+    };
+    let (told, untold) = lone.with(|turn| (new_object(turn), new_object(turn)));
+    let call = |target: KRef, slots: Vec<KRef>| {
+        let methargs = CapData { body: "#[\"m\",[\"$0\"]]".into(), slots };
+        super::super::RemoteDelivery::Message(capstan_store::schema::SendItem {
+            target,
+            methargs,
+            result: None,
+        })
+    };
+    let deliver = |lone: &mut Lone, target: KRef, slots: Vec<KRef>| {
+        lone.with(|turn| super::super::deliver(turn, rid, call(target, slots)).unwrap())
+    };
+    for _ in 0..2 {
+        assert_eq!(deliver(&mut lone, theirs, vec![told.into()]), Delivered::Queued);
+    }
+    assert_eq!(lone.known(rid, "ro-1"), Some(told.into()));
+    assert_eq!(lone.known(rid, "ro-2"), None, "the second mention is the same name");
+    let texts: Vec<String> = lone.db.iter::<Outbox>().map(|(_, row)| row.text.to_string()).collect();
+    assert_eq!(texts.len(), 2);
+    for text in texts {
+        assert!(text.contains(r#"["message","ro-3",{"methargs":"#), "{text}");
+        assert!(text.contains(r#""slots":["ro+1"]"#), "{text}");
+    }
+    // The other way round: their names in our terms, and back.
+    let wire: capstan_model::refs::WireRef = "ro-1".parse().unwrap();
+    assert_eq!(wire.received().to_string(), "ro-1", "ours, as they say it");
+    assert_eq!(lone.known(rid, &wire.received().to_string()), Some(told.into()));
+    // A target is never introduced by being called.
+    let refused = deliver(&mut lone, untold.into(), vec![theirs]);
+    assert_eq!(refused, Delivered::Refused(format!("the peer does not know {untold}")));
+    assert_eq!((lone.db.len::<Outbox>(), lone.known(rid, "ro-2")), (2, None));
 }
