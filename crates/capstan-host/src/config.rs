@@ -9,6 +9,7 @@ use capstan_kernel::kernel::Generation;
 use capstan_model::peer::Millis;
 use capstan_store::sqlite::Sync;
 use capstan_wire::link::LinkOptions;
+use capstan_wire::relay_pool::RelayLimits;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,6 +23,8 @@ pub struct HostConfig {
     pub listen: Vec<String>,
     /// Circuit relays to be reachable through, each ending in `/p2p/…`.
     pub relays: Vec<String>,
+    /// How many relays are remembered, given and learned, and how many places a URL names.
+    pub relay_limits: RelayLimits,
     /// TCP multiaddrs to listen on for kernels of the reference, which speak by another protocol name.
     pub listen_reference: Vec<String>,
     /// Whether there is a network at all. Without it links are wanted in vain and outboxes stay.
@@ -90,6 +93,7 @@ impl HostConfig {
             home: home.into(),
             listen: ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"].map(str::to_owned).into(),
             relays: Vec::new(),
+            relay_limits: RelayLimits::DEFAULT,
             listen_reference: Vec::new(),
             network: true,
             network_program: None,

@@ -8,7 +8,7 @@ use crate::home;
 use crate::network::Network;
 use crate::outcome::{self, Backup, FsckReport, Launched, Record, Settled};
 use crate::services::{Desk, Forwarder, Registry, Server, Service};
-use crate::start::{self, Phase, is_relayed};
+use crate::start::{self, Phase};
 use capstan_kernel::host_op::{Answer, HostOp, LaunchConfig, Refusal};
 use capstan_kernel::input::RequestId;
 use capstan_model::capdata::CapData;
@@ -24,8 +24,6 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 /// Requests on their way to the kernel; more wait their turn.
 pub(crate) const REQUESTS_QUEUED_MAX: usize = 1024;
-/// Hints in a URL (03 A-26).
-const URL_HINTS_MAX: usize = 3;
 /// The kernel prepares to stop in one step; a loop that takes longer is stopped without.
 const PREPARE_MAX: Duration = Duration::from_secs(5);
 
@@ -160,12 +158,11 @@ impl Host {
         self.request(HostOp::Launch(config)).await.and_then(outcome::launched)
     }
 
-    /// Issues an `ocap:` URL for an object, with at most three hints: our own confirmed addresses, and a relay where we
-    /// have one.
+    /// Issues an `ocap:` URL for an object. Its hints, three unless told otherwise, are our own confirmed addresses, and a
+    /// relay where we know one.
     pub async fn issue_url(&self, object: ObjectId) -> Result<String, Refusal> {
         let secret = chance::bytes().map_err(no_chance)?;
-        self.request(HostOp::IssueUrl { object, secret }).await.and_then(outcome::granted)?;
-        let hints = url_hints(self.listen());
+        let hints = self.request(HostOp::IssueUrl { object, secret }).await.and_then(outcome::granted)?;
         Ok(OcapUrl { oid: oid_from_secret(&secret), host: self.peer().clone(), hints }.to_string())
     }
 
@@ -312,30 +309,4 @@ const NO_COMMS: &str = "Remote comms not initialized";
 
 fn no_chance(error: getrandom::Error) -> Refusal {
     Refusal::Internal(format!("no randomness: {error}"))
-}
-
-/// What goes into a URL: direct addresses first, but never so many that no relay has a place.
-fn url_hints(listen: Vec<Hint>) -> Vec<Hint> {
-    let (relayed, mut hints): (Vec<Hint>, Vec<Hint>) = listen.into_iter().partition(is_relayed);
-    hints.truncate(URL_HINTS_MAX - relayed.len().min(1));
-    hints.extend(relayed);
-    hints.truncate(URL_HINTS_MAX);
-    hints
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn r16_a_url_names_three_places_at_most_and_a_relay_among_them() {
-        let hints = |texts: &[&str]| texts.iter().map(|text| Hint::from(*text)).collect::<Vec<_>>();
-        let listen = hints(&["/one", "/two", "/three", "/four"]);
-        assert_eq!(url_hints(listen), hints(&["/one", "/two", "/three"]));
-        let listen = hints(&["/one", "/two", "/three", "/relay/p2p-circuit/1", "/relay/p2p-circuit/2"]);
-        assert_eq!(url_hints(listen), hints(&["/one", "/two", "/relay/p2p-circuit/1"]));
-        let listen = hints(&["/one", "/relay/p2p-circuit/1", "/relay/p2p-circuit/2"]);
-        assert_eq!(url_hints(listen.clone()), listen);
-        assert!(url_hints(Vec::new()).is_empty());
-    }
 }

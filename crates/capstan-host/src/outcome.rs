@@ -3,7 +3,8 @@
 use capstan_kernel::audit::Problem;
 use capstan_kernel::host_op::{Answer, Refusal};
 use capstan_model::capdata::CapData;
-use capstan_model::id::{GrantId, KRef, ObjectId, SubclusterId, VatId};
+use capstan_model::id::{KRef, ObjectId, SubclusterId, VatId};
+use capstan_model::peer::Hint;
 use capstan_model::smallcaps::render;
 use std::sync::Arc;
 
@@ -66,9 +67,10 @@ pub(crate) fn settled(answer: Answer) -> Result<Settled, Refusal> {
     }
 }
 
-pub(crate) fn granted(answer: Answer) -> Result<GrantId, Refusal> {
+/// Where a URL that was granted says that we are.
+pub(crate) fn granted(answer: Answer) -> Result<Vec<Hint>, Refusal> {
     match answer {
-        Answer::Url { grant } => Ok(grant),
+        Answer::Url { grant: _, hints } => Ok(hints),
         other => Err(unexpected(&other)),
     }
 }

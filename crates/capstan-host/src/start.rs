@@ -21,6 +21,7 @@ use capstan_model::vat::GLOBALS;
 use capstan_store::home::HomeLock;
 use capstan_store::overlay::Db;
 use capstan_store::writer::Writer;
+use capstan_wire::relay_pool::is_relayed;
 use capstan_wire::seam::LinkEvent;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -167,6 +168,8 @@ fn kernel_config(config: &HostConfig, identity: &Identity) -> KernelConfig {
         ack_retries_max: config.ack_retries_max,
         max_retry_attempts: config.max_retry_attempts,
         frame_bytes_max: config.frame_bytes_max,
+        relays: config.relays.iter().map(|relay| relay.as_str().into()).collect(),
+        relay_limits: config.relay_limits,
         audit_every_transaction: config.audit_every_transaction,
         ..KernelConfig::new(identity.peer.clone())
     }
@@ -196,11 +199,6 @@ async fn confirmed(mut listen: watch::Receiver<Vec<Hint>>, listeners: usize) -> 
         Ok(Ok(_)) => Ok(()),
         Ok(Err(_)) | Err(_) => Err(HostError::Listen(LISTEN_MAX.as_secs())),
     }
-}
-
-/// Whether the address leads through a relay.
-pub(crate) fn is_relayed(address: &Hint) -> bool {
-    address.contains("/p2p-circuit")
 }
 
 /// Starts the thread that owns the kernel. It gives the lock up before it says that it has ended.

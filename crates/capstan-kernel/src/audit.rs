@@ -300,6 +300,7 @@ impl<'t> Audit<'t> {
             ("subcluster", self.tables.subclusters.iter().next_back().map(|(id, _)| id.0)),
             ("run", self.tables.run_queue.iter().next_back().map(|(position, _)| *position)),
             ("parked", self.tables.promise_queue.iter().map(|((_, position), _)| *position).max()),
+            ("relay", self.tables.relays.iter().next_back().map(|(number, _)| *number)),
             ("reap", self.tables.reaps.iter().next_back().map(|(number, _)| *number)),
         ];
         let over: Vec<_> =

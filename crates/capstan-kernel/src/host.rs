@@ -101,7 +101,8 @@ impl Kernel {
                         return Ok(Some(Err(Refusal::BadReference(object.to_string()))));
                     }
                     let issued = remote::issue_url(turn, object, secret)?;
-                    Some(issued.map(|grant| Answer::Url { grant }))
+                    let hints = remote::url_hints(&turn.tx, turn.config, channels);
+                    Some(issued.map(|grant| Answer::Url { grant, hints }))
                 }
                 HostOp::RedeemUrl { url, reply_key } => {
                     remote::redeem_url(turn, channels, request, &url, &reply_key)?;

@@ -183,10 +183,12 @@ pub enum Answer {
         /// The value or the reason.
         value: CapData<KRef>,
     },
-    /// An issued URL, without the hints: the driver appends them.
+    /// An issued URL: the driver knows its secret, and puts it together.
     Url {
         /// The grant behind it.
         grant: GrantId,
+        /// Where we are.
+        hints: Vec<Hint>,
     },
     /// The root object of a subcluster's bootstrap vat.
     Root {

@@ -9,10 +9,11 @@ use crate::turn::{Turn, transact};
 use crate::{promise, remote, service, vat};
 use capstan_model::error::KernelError;
 use capstan_model::id::VatId;
-use capstan_model::peer::{Millis, PeerId};
+use capstan_model::peer::{Hint, Millis, PeerId};
 use capstan_model::vat::{DeliveryId, VatFault, VatIncarnation, VatReply, VatStarted};
 use capstan_store::overlay::Db;
 use capstan_store::schema::{ChangeSet, Decider, HoldKind, Holds, Subclusters, VatPhase, Vats};
+use capstan_wire::relay_pool::RelayLimits;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -54,6 +55,10 @@ pub struct KernelConfig {
     pub peers_max: usize,
     /// Peers of whom only a handshake is remembered; beyond that the oldest are forgotten.
     pub strangers_max: usize,
+    /// Relays given by the operator; none: those on record serve (03 A-37).
+    pub relays: Vec<Hint>,
+    /// How many relays are kept, and how many places a URL names.
+    pub relay_limits: RelayLimits,
     /// The system subclusters the host wants: name and configuration, as JSON text (02 §10.4). A stored one without an
     /// entry here is removed at the start.
     pub system: BTreeMap<Arc<str>, Arc<str>>,
@@ -80,6 +85,8 @@ impl KernelConfig {
             peer_names_max: 1_000_000,
             peers_max: 4096,
             strangers_max: 1024,
+            relays: Vec::new(),
+            relay_limits: RelayLimits::DEFAULT,
             system: BTreeMap::new(),
             services: Vec::new(),
             audit_every_transaction: cfg!(debug_assertions),

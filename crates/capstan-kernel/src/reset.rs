@@ -64,5 +64,6 @@ fn wipe(turn: &mut Turn<'_>, life: &Incarnation) {
     }
     turn.tx.put::<Meta>("incarnation".into(), life.as_str().into());
     activity::note_activity(&mut turn.tx, turn.now);
+    remote::give_relays(turn);
     turn.log(LogLevel::Warn, format!("the kernel was reset; it goes on as incarnation {}", life.short()));
 }

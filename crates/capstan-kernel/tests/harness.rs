@@ -506,7 +506,7 @@ fn copy_rows(from: &Tables, to: &mut Db) {
         run_queue: RunQueue, promise_queue: PromiseQueue, gc_actions: GcActions, reaps: Reaps, vats: Vats,
         code: Code, vat_store: VatStore, subclusters: Subclusters, services: Services, remotes: Remotes,
         sessions: Sessions, outbox: Outbox, grants: Grants, pins: Pins, holds: Holds,
-        dead_letters: DeadLetters,
+        dead_letters: DeadLetters, relays: Relays,
     );
     tx.commit();
 }

@@ -10,6 +10,7 @@ mod harness;
 mod life;
 mod promises;
 mod queued;
+mod relays;
 mod reset;
 mod revocation;
 mod routing;

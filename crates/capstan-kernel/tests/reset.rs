@@ -106,7 +106,7 @@ fn k200_the_kernel_is_usable_after_a_reset_and_no_number_comes_twice() {
 }
 
 #[test]
-fn k199_an_absence_of_more_than_an_hour_is_noticed_once() {
+fn k199_r28_an_absence_of_more_than_an_hour_is_noticed_once() {
     let hour = 3_600_000;
     let now = 10 * hour;
     for (last, wakes) in [

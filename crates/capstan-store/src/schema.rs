@@ -247,6 +247,17 @@ pub struct PeerIncarnationRow {
     pub seen: Millis,
 }
 
+/// A relay by which kernels may be reached (03 A-35).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayRow {
+    /// Its address.
+    pub address: Hint,
+    /// When it was last named to us; 0: unknown.
+    pub last_seen: Millis,
+    /// Given by the operator, rather than learned.
+    pub bootstrap: bool,
+}
+
 /// A redemption in flight at a peer: settles `promise`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedemptionRow {
@@ -469,6 +480,8 @@ tables! {
     Outbox outbox "outbox" true ((RemoteId, Seq)) => OutboxRow;
     /// The last incarnation observed for each peer.
     PeerIncarnations peer_incarnations "peer_incarnation" true (PeerId) => PeerIncarnationRow;
+    /// Known relays, in the order in which they became known.
+    Relays relays "relay" true (u64) => RelayRow;
     /// Redemptions in flight, by reply key. They die with the process: their waiters do.
     Redemptions redemptions "redemption" true (Arc<str>) => RedemptionRow;
     /// Issued URLs.

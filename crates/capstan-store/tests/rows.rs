@@ -264,6 +264,11 @@ pub(crate) fn changes() -> impl Strategy<Value = ChangeSet> {
     });
     let peer_incarnation =
         (of(incarnation()), time()).prop_map(|(incarnation, seen)| PeerIncarnationRow { incarnation, seen });
+    let relay = (text(), time(), any::<bool>()).prop_map(|(address, last_seen, bootstrap)| RelayRow {
+        address,
+        last_seen,
+        bootstrap,
+    });
     let dead_letter = (time(), text(), text()).prop_map(|(at, item, reason)| DeadLetterRow {
         at,
         item: item.to_string(),
@@ -298,11 +303,12 @@ pub(crate) fn changes() -> impl Strategy<Value = ChangeSet> {
         rows((rid(), seq()), outbox_row()),
         rows(peer(), peer_incarnation),
         rows(text(), redemption),
+        rows(number(), relay),
     );
     (kernel, vats, peers).prop_map(|(kernel, vats, peers)| {
         let (meta, counters, objects, promises, clist, run_queue, promise_queue, gc_actions, reaps) = kernel;
         let (vats, code, vat_store, subclusters, services, grants, pins, holds, dead_letters) = vats;
-        let (remotes, sessions, outbox, peer_incarnations, redemptions) = peers;
+        let (remotes, sessions, outbox, peer_incarnations, redemptions, relays) = peers;
         ChangeSet {
             meta,
             counters,
@@ -323,6 +329,7 @@ pub(crate) fn changes() -> impl Strategy<Value = ChangeSet> {
             outbox,
             peer_incarnations,
             redemptions,
+            relays,
             grants,
             pins,
             holds,

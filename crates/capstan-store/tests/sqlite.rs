@@ -94,8 +94,8 @@ fn spoilt(spoil: &str) -> Result<(SqliteStore, Tables), StoreError> {
 
 #[test]
 fn a_newer_schema_is_refused() {
-    let error = spoilt("PRAGMA user_version = 4").unwrap_err();
-    assert!(matches!(error, StoreError::NewerSchema { found: 4, known: 3 }), "{error}");
+    let error = spoilt("PRAGMA user_version = 5").unwrap_err();
+    assert!(matches!(error, StoreError::NewerSchema { found: 5, known: 4 }), "{error}");
 }
 
 #[test]

@@ -101,6 +101,11 @@ pub fn relay_of(hint: &Hint, peer: &PeerId) -> Option<Hint> {
     (is_another && place.starts_with('/')).then_some(relay)
 }
 
+/// Whether the address leads through a relay.
+pub fn is_relayed(address: &Hint) -> bool {
+    address.contains("/p2p-circuit")
+}
+
 /// A list of relays, as text, that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the stored list of relays may be corrupted: {0}")]

@@ -12,6 +12,7 @@ mod outbox;
 mod quota;
 mod receive;
 mod redeem;
+mod relays;
 mod restart;
 mod sending;
 mod settled;
@@ -36,6 +37,7 @@ pub(crate) use facts::is_full;
 pub(crate) use forget::{peer_close, peer_forget, peer_hint, peer_reconnect};
 pub(crate) use redeem::{grants, issue_url, redeem_url, redemption_abandoned, revoke_url};
 pub(crate) use settled::age as age_settled_names;
+pub(crate) use relays::{given as give_relays, url_hints};
 
 /// One delivery to a peer, in kernel terms.
 #[derive(Clone, Debug)]
@@ -164,11 +166,13 @@ pub(crate) fn boot(
     let _set_aside = transact(db, config, now, step, item, redeem::forget_all);
     let item = || "what a restored state shared with peers".to_owned();
     let _set_aside = transact(db, config, now, step, item, fork::at_boot);
+    relays::at_start(db, config, now, step);
     standing_orders(db, channels, step);
 }
 
 /// What links without any memory have to know: who is closed by intent, and who is wanted.
 fn standing_orders(db: &mut Db, channels: &mut Channels, step: &mut Step) {
+    relays::use_all(db, step);
     for (rid, peer) in facts::remotes(db) {
         let tx = db.begin();
         let Some(row) = tx.get::<Remotes>(&rid) else { continue };

@@ -3,7 +3,7 @@
 use super::channels::Channels;
 use super::receive::Fault;
 use super::restart::error_value;
-use super::{facts, outbox, unconfirmed};
+use super::{facts, outbox, relays, unconfirmed};
 use crate::counts;
 use crate::effect::Effect;
 use crate::fault::Corrupt;
@@ -138,6 +138,7 @@ pub(crate) fn redeem_url(
         answer(turn, request, found);
         return Ok(());
     }
+    relays::learn(turn, &parsed);
     let rid = facts::ensure_remote(turn, &parsed.host, &parsed.hints)?;
     if turn.tx.get::<Remotes>(&rid).is_some_and(|row| row.closed) {
         answer(turn, request, Err(Refusal::Redemption(IntentionalCloseError::MESSAGE.into())));

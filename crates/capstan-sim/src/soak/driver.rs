@@ -416,7 +416,7 @@ impl Soak {
             Ok(Answer::Launched { vats, .. }) => {
                 self.given.extend(vats.into_iter().map(|(_, _, root)| KRef::from(root)));
             }
-            Ok(Answer::Url { grant }) => self.grants.push(grant),
+            Ok(Answer::Url { grant, .. }) => self.grants.push(grant),
             Err(Refusal::Internal(why)) => return Err(format!("{request:?} failed: {why}")),
             Ok(_) | Err(_) => {}
         }

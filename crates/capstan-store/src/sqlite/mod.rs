@@ -163,6 +163,7 @@ durable_tables! {
     Sessions sessions
     Outbox outbox
     PeerIncarnations peer_incarnations
+    Relays relays
     Redemptions redemptions
     Grants grants
     Pins pins

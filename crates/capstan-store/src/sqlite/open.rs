@@ -13,7 +13,8 @@ use std::time::Duration;
 pub(super) const APPLICATION_ID: i32 = 0x4370_7374;
 
 /// From each schema to the next; the first makes the first. Never changed, only added to.
-const MIGRATIONS: &[&str] = &[include_str!("v1.sql"), include_str!("v2.sql"), include_str!("v3.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("v1.sql"), include_str!("v2.sql"), include_str!("v3.sql"), include_str!("v4.sql")];
 
 /// The newest schema we know, kept in the file's `user_version`.
 pub(super) const SCHEMA: i32 = MIGRATIONS.len() as i32;

@@ -77,6 +77,7 @@ keyed!(Sessions ["peer"] [
 ]);
 keyed!(Outbox ["remote" "seq"] ["text" "digest" "retires"]);
 keyed!(PeerIncarnations ["peer"] ["incarnation" "seen"]);
+keyed!(Relays["number"]["address" "last_seen" "bootstrap"]);
 keyed!(Redemptions ["reply_key"] ["remote" "promise" "deadline"]);
 numbered!(Grants GrantId "url" [
     "secret_hash" "object" "issued" "last_used" "expires" "uses_left" "parent" "revoked"
@@ -160,6 +161,7 @@ fields!(SessionRow {
 });
 fields!(OutboxRow { text, digest, retires });
 fields!(PeerIncarnationRow { incarnation, seen });
+fields!(RelayRow { address, last_seen, bootstrap });
 fields!(RedemptionRow { remote, promise, deadline });
 fields!(GrantRow { secret_hash, object, issued, last_used, expires, uses_left, parent, revoked });
 fields!(DeadLetterRow { at, item, reason });
