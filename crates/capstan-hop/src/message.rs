@@ -61,6 +61,9 @@ pub struct Options {
     /// Circuit relays to be reachable through.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub relays: Vec<String>,
+    /// Hosts that may be dialled by WebSocket without TLS.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_ws_hosts: Vec<String>,
     /// Dials in vain after which a peer is given up; 0: never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_retry_attempts: Option<u32>,
@@ -107,6 +110,7 @@ impl Options {
             direct_listen_addresses: Vec::new(),
             reference_listen_addresses: Vec::new(),
             relays: Vec::new(),
+            allowed_ws_hosts: Vec::new(),
             max_retry_attempts: None,
             reconnection_base_delay_ms: None,
             reconnection_max_delay_ms: None,

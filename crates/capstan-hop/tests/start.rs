@@ -20,6 +20,7 @@ async fn r169_undefined_options_are_not_sent_and_unknown_ones_are_refused() {
     let all = Options {
         direct_listen_addresses: vec!["/ip4/127.0.0.1/tcp/0".into()],
         relays: vec!["/ip4/127.0.0.1/tcp/1/p2p/x".into()],
+        allowed_ws_hosts: vec!["relay.example".into()],
         reference_listen_addresses: vec!["/ip4/127.0.0.1/tcp/2".into()],
         max_retry_attempts: Some(3),
         reconnection_base_delay_ms: Some(1),

@@ -23,6 +23,8 @@ pub struct HostConfig {
     pub listen: Vec<String>,
     /// Circuit relays to be reachable through, each ending in `/p2p/…`.
     pub relays: Vec<String>,
+    /// Hosts that may be dialled by WebSocket without TLS; near ones and the given relays always may.
+    pub allowed_ws_hosts: Vec<String>,
     /// How many relays are remembered, given and learned, and how many places a URL names.
     pub relay_limits: RelayLimits,
     /// TCP multiaddrs to listen on for kernels of the reference, which speak by another protocol name.
@@ -93,6 +95,7 @@ impl HostConfig {
             home: home.into(),
             listen: ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"].map(str::to_owned).into(),
             relays: Vec::new(),
+            allowed_ws_hosts: Vec::new(),
             relay_limits: RelayLimits::DEFAULT,
             listen_reference: Vec::new(),
             network: true,

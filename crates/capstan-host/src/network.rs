@@ -79,6 +79,7 @@ fn node_config(config: &HostConfig, seed: [u8; 32]) -> NodeConfig {
     NodeConfig {
         listen: config.listen.clone(),
         relays: config.relays.clone(),
+        allowed_ws_hosts: config.allowed_ws_hosts.clone(),
         listen_reference: config.listen_reference.clone(),
         frame_bytes_max: usize::try_from(config.frame_bytes_max).unwrap_or(usize::MAX),
         write_timeout: Duration::from_millis(config.write_timeout.0),
@@ -93,6 +94,7 @@ fn options(node: NodeConfig) -> Options {
         seed,
         listen,
         relays,
+        allowed_ws_hosts,
         listen_reference,
         protocol: _, // the same in both processes
         frame_bytes_max,
@@ -116,6 +118,7 @@ fn options(node: NodeConfig) -> Options {
         direct_listen_addresses: listen,
         reference_listen_addresses: listen_reference,
         relays,
+        allowed_ws_hosts,
         max_retry_attempts: Some(max_retry_attempts),
         reconnection_base_delay_ms: Some(retry_base.0),
         reconnection_max_delay_ms: Some(retry_cap.0),
@@ -138,6 +141,7 @@ fn configured(options: Options) -> NodeConfig {
         direct_listen_addresses: listen,
         reference_listen_addresses: listen_reference,
         relays,
+        allowed_ws_hosts,
         max_retry_attempts,
         reconnection_base_delay_ms,
         reconnection_max_delay_ms,
@@ -167,6 +171,7 @@ fn configured(options: Options) -> NodeConfig {
     NodeConfig {
         listen,
         relays,
+        allowed_ws_hosts,
         listen_reference,
         frame_bytes_max: size(max_message_size_bytes, usual.frame_bytes_max),
         write_timeout: write_timeout_ms.map_or(usual.write_timeout, Duration::from_millis),
@@ -220,6 +225,7 @@ mod tests {
         let config = HostConfig {
             listen: strings(["/one", "/two"]),
             relays: strings(["/relay", "/other"]),
+            allowed_ws_hosts: strings(["near.example", "far.example"]),
             listen_reference: strings(["/three", "/four"]),
             handshake_timeout: Millis(1),
             retry_base: Millis(2),
@@ -248,14 +254,16 @@ mod tests {
         };
         assert_eq!(made.links, links);
         assert_eq!((made.write_timeout, made.frame_bytes_max), (Duration::from_millis(10), 11));
-        let addresses = [&made.listen, &made.relays, &made.listen_reference];
-        assert_eq!(addresses, [&config.listen, &config.relays, &config.listen_reference]);
+        let addresses = [&made.listen, &made.relays, &made.listen_reference, &made.allowed_ws_hosts];
+        let asked = [&config.listen, &config.relays, &config.listen_reference, &config.allowed_ws_hosts];
+        assert_eq!(addresses, asked);
         let there = NodeConfig { first_channel: 13, ..made.clone() };
         let crossed = configured(options(there.clone()));
         assert_eq!((crossed.seed, crossed.links, crossed.frame_bytes_max), (there.seed, links, 11));
         assert_eq!((crossed.write_timeout, crossed.first_channel), (there.write_timeout, 13));
-        let addresses = [&crossed.listen, &crossed.relays, &crossed.listen_reference];
-        assert_eq!(addresses, [&config.listen, &config.relays, &config.listen_reference]);
+        let addresses =
+            [&crossed.listen, &crossed.relays, &crossed.listen_reference, &crossed.allowed_ws_hosts];
+        assert_eq!(addresses, asked);
         // What is not said is as it would be without the hop.
         let (bare, usual) = (configured(Options::new(KeySeed([8; 32]))), NodeConfig::new([8; 32]));
         assert_eq!((bare.links, bare.frame_bytes_max), (usual.links, usual.frame_bytes_max));
@@ -265,6 +273,7 @@ mod tests {
             seed,
             listen: _,
             relays: _,
+            allowed_ws_hosts: _,
             listen_reference: _,
             protocol: _,
             frame_bytes_max: _,

@@ -94,9 +94,10 @@ fn text(peer: PeerId, address: Multiaddr) -> Option<Hint> {
     address.with_p2p(peer).ok().map(|address| address.to_string().into())
 }
 
-/// Whether it is a plain TCP address.
+/// Whether it is a plain TCP address, with nothing on top.
 pub(crate) fn is_tcp(address: &Multiaddr) -> bool {
-    socket(address).is_some()
+    let bare = |part: &Protocol<'_>| matches!(part, Protocol::P2p(_));
+    socket(address).is_some() && address.iter().skip(2).all(|part| bare(&part))
 }
 
 fn is_relayed(address: &Multiaddr) -> bool {

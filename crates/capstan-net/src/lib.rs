@@ -13,6 +13,7 @@ mod fault;
 mod framing;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod gate;
 mod node;
 mod reference;
 mod relay;

@@ -3,13 +3,14 @@
 use crate::address;
 use crate::channels;
 use crate::fault;
+use crate::gate::Gate;
 use crate::reference::{self, Reference};
 use crate::relays::Relays;
 use crate::stream::{OpenChannel, Writing};
 use capstan_model::peer::{ChannelId, Hint, Millis};
 use capstan_wire::link::{Action, DialFault, FaultCode, LinkFact, LinkOptions, Links};
 use capstan_wire::seam::{LinkEvent, LinkOrder};
-use futures::{AsyncRead, AsyncWrite, StreamExt};
+use futures::{AsyncRead, AsyncWrite, FutureExt, StreamExt};
 use libp2p::core::ConnectedPoint;
 use libp2p::core::transport::ListenerId;
 use libp2p::identity::Keypair;
@@ -52,10 +53,12 @@ static NEXT_CHANNEL: AtomicU64 = AtomicU64::new(1);
 pub struct NodeConfig {
     /// The secret key (ed25519); the peer id follows from it.
     pub seed: [u8; 32],
-    /// Multiaddrs to listen on: TCP, or QUIC (`/udp/…/quic-v1`).
+    /// Multiaddrs to listen on: TCP, WebSocket (`/tcp/…/ws`), or QUIC (`/udp/…/quic-v1`).
     pub listen: Vec<String>,
     /// Circuit relays to be reachable through, each ending in `/p2p/…`. One that is down does not hinder the start.
     pub relays: Vec<String>,
+    /// Hosts that may be dialled by WebSocket without TLS, besides near ones and given relays.
+    pub allowed_ws_hosts: Vec<String>,
     /// TCP multiaddrs to listen on for kernels of the reference, which negotiate channels by another name.
     pub listen_reference: Vec<String>,
     /// The name channels are negotiated by; begins with a slash.
@@ -77,6 +80,7 @@ impl NodeConfig {
             seed,
             listen: Vec::new(),
             relays: Vec::new(),
+            allowed_ws_hosts: Vec::new(),
             listen_reference: Vec::new(),
             protocol: "/ocap/2",
             frame_bytes_max: 16 << 20,
@@ -159,6 +163,7 @@ impl Node {
             bind(&mut swarm, parsed).map_err(|source| NetError::Bind { address: address.clone(), source })?;
         }
         let relays = Relays::new(&config.relays)?;
+        let gate = Gate::new(&config.allowed_ws_hosts, relays.addresses());
         NEXT_CHANNEL.fetch_max(config.first_channel, Ordering::Relaxed);
         let peer = capstan_model::peer::PeerId::new(swarm.local_peer_id().to_string());
         let (commands, inbox) = mpsc::unbounded_channel();
@@ -175,6 +180,7 @@ impl Node {
             listening: Vec::new(),
             listening_reference: Vec::new(),
             relays,
+            gate,
             reference,
             only_reference: HashSet::new(),
             open: BTreeMap::new(),
@@ -244,6 +250,10 @@ fn swarm(key: Keypair, protocol: StreamProtocol) -> Result<Swarm<Behaviours>, Ne
         .with_quic()
         .with_dns()
         .map_err(|error| unavailable(&error))?
+        .with_websocket(noise::Config::new, muxing)
+        .now_or_never()
+        .ok_or_else(|| unavailable(&"WebSocket cannot be set up at once"))?
+        .map_err(|error| unavailable(&error))?
         .with_relay_client(noise::Config::new, muxing)
         .map_err(|error| unavailable(&error))?
         .with_behaviour(behaviours)
@@ -285,6 +295,7 @@ struct Driver {
     listening: Vec<Multiaddr>,
     listening_reference: Vec<Multiaddr>,
     relays: Relays,
+    gate: Gate,
     reference: Reference,
     /// Peers that did not know our protocol name.
     only_reference: HashSet<PeerId>,
@@ -324,7 +335,7 @@ impl Driver {
             tokio::select! {
                 command = inbox.recv() => match command {
                     Some(Command::Order(LinkOrder::UseRelays { relays })) => {
-                        self.relays.learn(&relays, self.now());
+                        self.relays.learn(&relays, &self.gate, self.now());
                         self.reserve();
                     }
                     Some(Command::Order(order)) => {
@@ -408,9 +419,11 @@ impl Driver {
             let fault = DialFault::new(FaultCode::Malformed, "not a peer id of this network");
             return self.tell_dial_failed(peer.clone(), fault);
         };
+        let admitted = |address: &Multiaddr| self.gate.admits(address);
         let (tcp, other): (Vec<_>, Vec<_>) =
-            address::direct(target, hints).into_iter().partition(address::is_tcp);
-        let relayed = address::relayed(target, hints, self.relays.addresses());
+            address::direct(target, hints).into_iter().filter(admitted).partition(address::is_tcp);
+        let relayed: Vec<_> =
+            address::relayed(target, hints, self.relays.addresses()).into_iter().filter(admitted).collect();
         // One kind after the other: a QUIC dial that loses a race keeps the listener's port busy for seconds.
         let stages = vec![relayed, other, tcp.clone()];
         let live = self.connections.get(&target).and_then(|live| live.last()).copied();

@@ -1,6 +1,7 @@
 //! The relays through which we can be reached, and when each is asked for that again (03 B-47).
 
 use crate::address;
+use crate::gate::Gate;
 use crate::node::NetError;
 use capstan_model::peer::{Hint, Millis};
 use capstan_wire::link::{LinkOptions, delay};
@@ -61,14 +62,18 @@ impl Relays {
         Ok(Relays { all })
     }
 
-    /// Adds relays that became known later; malformed ones are skipped.
-    pub(crate) fn learn(&mut self, known: &[Hint], now: Millis) {
+    /// Adds relays that became known later; malformed ones, and those that may not be dialled, are skipped.
+    pub(crate) fn learn(&mut self, known: &[Hint], gate: &Gate, now: Millis) {
         for text in known {
             let address = text.parse::<Multiaddr>().ok().filter(address::is_relay);
             let Some(address) = address else {
                 tracing::warn!(relay = %text, "a relay's address is malformed, or does not say who it is");
                 continue;
             };
+            if !gate.admits(&address) {
+                tracing::debug!(relay = %text, "a relay may not be dialled by WebSocket without TLS");
+                continue;
+            }
             let fresh = self.all.iter().all(|known| known.address != address);
             if fresh && self.all.len() < RELAYS_MAX {
                 self.all.push(Relay { address, standing: Standing::Due(now), refusals: 0 });
@@ -182,7 +187,9 @@ mod tests {
     fn relays_learned_later_are_asked_once_each_and_malformed_ones_not() {
         let mut relays = Relays::new(&[RELAY.to_owned()]).unwrap();
         let other = RELAY.replace("tcp/9", "tcp/10");
-        relays.learn(&[RELAY.into(), other.as_str().into(), "/ip4/127.0.0.1/tcp/9".into()], Millis(7));
+        let plain = RELAY.replace("127.0.0.1/tcp/9", "203.0.113.9/tcp/9/ws");
+        let known = [RELAY, &other, "/ip4/127.0.0.1/tcp/9", &plain].map(Hint::from);
+        relays.learn(&known, &Gate::new(&[], std::iter::empty()), Millis(7));
         assert_eq!(
             relays.addresses().map(|address| address.to_string()).collect::<Vec<_>>(),
             [RELAY, &other]

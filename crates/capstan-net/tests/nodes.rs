@@ -123,6 +123,30 @@ async fn r73_two_nodes_talk_over_quic() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r70_two_nodes_talk_over_websocket() {
+    let listening =
+        NodeConfig { listen: vec!["/ip4/127.0.0.1/tcp/0/ws".into()], ..NodeConfig::new([66; 32]) };
+    let (mut one, mut two) = (Station::with(listening).await, Station::start(67).await);
+    assert!(one.address[0].contains("/ws/p2p/"), "{:?}", one.address);
+    two.want(&one);
+    talk(&mut one, &mut two).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r70_what_may_not_be_dialled_is_no_address() {
+    let (mut one, far) = (Station::start(68).await, Station::start(69).await.peer());
+    let hint = format!("/ip4/203.0.113.9/tcp/9/ws/p2p/{far}");
+    one.node.order(LinkOrder::Want { peer: far, hints: vec![hint.as_str().into()], for_send: true });
+    let refused = |_: &Station, event: &LinkEvent| match event {
+        LinkEvent::SendFailed { fault: SendFault::Transient(text), .. } => {
+            text == "NoAddressError: no address that may be dialled"
+        }
+        _ => false,
+    };
+    one.until(refused).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_has_stopped_has_freed_its_ports() {
     for transport in ["tcp/0", "udp/0/quic-v1"] {
         let on =

@@ -36,8 +36,8 @@ pub(crate) use channels::Channels;
 pub(crate) use facts::is_full;
 pub(crate) use forget::{peer_close, peer_forget, peer_hint, peer_reconnect};
 pub(crate) use redeem::{grants, issue_url, redeem_url, redemption_abandoned, revoke_url};
-pub(crate) use settled::age as age_settled_names;
 pub(crate) use relays::{given as give_relays, url_hints};
+pub(crate) use settled::age as age_settled_names;
 
 /// One delivery to a peer, in kernel terms.
 #[derive(Clone, Debug)]
