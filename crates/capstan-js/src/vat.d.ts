@@ -232,6 +232,8 @@ declare module 'capstan' {
     debug(...args: unknown[]): void;
     warn(...args: unknown[]): void;
     error(...args: unknown[]): void;
+    /** Another one, whose lines carry these tags as well: `logger.subLogger({ tags: ['wallet'] })`. */
+    subLogger(options?: string | { tags?: readonly string[] }): VatLogger;
   }
   export interface VatPowers {
     /** Ends the vat after this delivery, whose effects stay. */

@@ -56,12 +56,22 @@ export { Fail, makeError, quote as q, bare as b, details as X };
 
 const LEVELS = { log: 'info', info: 'info', warn: 'warn', error: 'error', debug: 'debug', trace: 'debug', dir: 'info', table: 'info', group: 'info', groupCollapsed: 'info' };
 const SILENT = ['groupEnd', 'time', 'timeEnd', 'timeLog', 'count', 'countReset', 'clear', 'dirxml'];
-export const makeConsole = (write, show) => {
-  const console = {};
+const fillConsole = (console, write, show) => {
   for (const [name, level] of Object.entries(LEVELS)) console[name] = { [name](...args) { write(level, args.map(show).join(' ')); } }[name];
   for (const name of SILENT) console[name] = { [name]() {} }[name];
   console.assert = (condition, ...args) => {
     if (!condition) write('error', `Assertion failed: ${args.map(show).join(' ')}`);
   };
-  return harden(console);
+  return console;
+};
+export const makeConsole = (write, show) => harden(fillConsole({}, write, show));
+/** A console whose lines carry tags, and that makes others with more of them; vats of the reference name themselves so. */
+export const makeLogger = (write, show, tags = []) => {
+  const prefix = tags.length === 0 ? '' : `[${tags.join(', ')}] `;
+  const logger = fillConsole({}, (level, text) => write(level, `${prefix}${text}`), show);
+  logger.subLogger = (options = {}) => {
+    const { tags: more = [] } = typeof options === 'string' ? { tags: [options] } : options;
+    return makeLogger(write, show, [...new Set([...tags, ...[...more].map(String)])]);
+  };
+  return harden(logger);
 };

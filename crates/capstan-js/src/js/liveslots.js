@@ -4,7 +4,7 @@ import { replaceSearches } from 'capstan:strings';
 import { encode, decode, errorIds } from 'capstan:smallcaps';
 import { Far, remotablePrototype, isRemotable, isPromise, passStyleOf, getInterfaceOf, methodNames } from 'capstan:passable';
 import { E, HandledPromise, invoke, makePromiseKit, routes } from 'capstan:eventual';
-import { assert, makeConsole, show } from 'capstan:assert';
+import { assert, makeConsole, makeLogger, show } from 'capstan:assert';
 import {
   vrefs, reachable, held, weak, maybeDead, recognized, tokens, watchOver, isImport, isEphemeral, inOrder, take, loadCounters,
 } from 'capstan:tables';
@@ -371,7 +371,7 @@ export const start = async (buildRootObject, parameters) => {
     host.storeSet('baggageID', BAGGAGE);
     if (!isNew) countBaggage();
   }
-  const vatPowers = harden({ exitVat: exit(false), exitVatWithFailure: exit(true), logger: console, VatData, WeakMap, WeakSet });
+  const vatPowers = harden({ exitVat: exit(false), exitVatWithFailure: exit(true), logger, VatData, WeakMap, WeakSet });
   const root = await buildRootObject(vatPowers, parameters === undefined ? undefined : harden(JSON.parse(parameters)), objectOf(BAGGAGE));
   if (!isRemotable(harden(root))) throw Error('buildRootObject() must return a remotable object with an interface');
   if (vrefs.has(root)) throw Error('buildRootObject() must return a new object of this vat');
@@ -383,7 +383,9 @@ export const start = async (buildRootObject, parameters) => {
   return methodNames(root).filter(name => !(name.startsWith('__') && name.endsWith('__'))).join();
 };
 
-const console = makeConsole((level, text) => host.log(level, text, true), described);
+const say = (level, text) => host.log(level, text, true);
+const console = makeConsole(say, described);
+const logger = makeLogger(say, described);
 for (const value of [E, Far, makePromiseKit, passStyleOf, getInterfaceOf]) harden(value);
 replaceSearches();
 replaceWeak();

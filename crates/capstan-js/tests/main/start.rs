@@ -195,6 +195,17 @@ fn the_log_has_the_stack_of_an_error_that_leaves() {
 }
 
 #[test]
+fn a_vats_logger_makes_others_with_tags() {
+    let source = format!(
+        "{ROOT} ({{ logger }}) => {{ logger.log('plain');
+        const tagged = logger.subLogger({{ tags: ['a'] }}).subLogger('b').subLogger({{ tags: ['a', 'c'] }});
+        tagged.warn('said', 1); logger.subLogger().info('none'); return Far('root', {{}}); }};"
+    );
+    let vat = Vat::start(&source);
+    assert_eq!(vat.logs, ["plain", "[a, b, c] said 1", "none"]);
+}
+
+#[test]
 fn errors_and_discoverable_exos_are_served() {
     let source = "import { Fail, makeError, q, b, X, assert } from '@endo/errors'; import * as all from 'capstan';
         import { makeDiscoverableExo } from '@metamask/kernel-utils/discoverable';
