@@ -358,3 +358,16 @@ declare function harden<T>(value: T): T;
 declare const assert: import('capstan').Assert;
 declare const HandledPromise: import('capstan').HandledPromiseConstructor;
 declare const VatData: import('capstan').VatDataPowers;
+
+/**
+ * What the vat's configuration lets it look at, in `platformConfig.fs`: files under one directory, no symbolic links.
+ * Only what was asked for is there. Paths are absolute, or relative to the directory.
+ */
+declare const fs: {
+  existsSync(path: string): boolean;
+  promises: {
+    readFile(path: string): Promise<Uint8Array>;
+    readFile(path: string, encoding: 'utf8' | 'utf-8' | { encoding: 'utf8' | 'utf-8' }): Promise<string>;
+    access(path: string): Promise<void>;
+  };
+};

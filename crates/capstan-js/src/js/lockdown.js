@@ -68,6 +68,34 @@ export const harden = root => {
   return root;
 };
 
+// The same while no code of the vat has run: whatever the walk meets is the engine's or the runtime's, and what it asks
+// of the realm is as the engine made it.
+const hardenOwn = root => {
+  const todo = [];
+  const visit = value => {
+    if (((typeof value === 'object' && value !== null) || typeof value === 'function') && !wasHardened.has(value)) {
+      wasHardened.add(value);
+      todo[todo.length] = value;
+    }
+  };
+  visit(root);
+  for (let i = 0; i < todo.length; i += 1) {
+    const object = todo[i];
+    visit(getPrototypeOf(object));
+    const names = ownKeys(object);
+    // Most are functions with nothing but a length and a name.
+    if (typeof object !== 'function' || names.length !== 2 || names[0] !== 'length' || names[1] !== 'name') {
+      for (let k = 0; k < names.length; k += 1) {
+        const { value, get, set } = getOwnPropertyDescriptor(object, names[k]);
+        visit(value);
+        visit(get);
+        visit(set);
+      }
+    }
+    freeze(object);
+  }
+};
+
 // The only names of the engine that a vat may see; anything the engine adds later is absent until listed.
 const ALLOWED = new Set([
   'Object', 'Function', 'Array', 'Number', 'Boolean', 'String', 'Symbol', 'BigInt', 'Math', 'Date', 'RegExp', 'JSON', 'Reflect', 'Proxy',
@@ -141,15 +169,15 @@ export const lockdown = (additions, { now, random }) => {
   for (const prototype of prototypes) for (const name of OVERRIDDEN) enableOverride(prototype, name);
   const waiting = deferred;
   deferred = undefined;
-  for (const object of [...waiting, ...hidden]) harden(object);
+  for (const object of [...waiting, ...hidden]) hardenOwn(object);
   for (const name of ownKeys(G)) {
     const property = getOwnPropertyDescriptor(G, name);
     if (property.value === G || !property.configurable) continue;
-    harden(property.value);
+    hardenOwn(property.value);
     defineProperty(G, name, { value: property.value, writable: false, enumerable: false, configurable: false });
   }
   for (const name of ownKeys(additions)) {
-    harden(additions[name]);
+    hardenOwn(additions[name]);
     defineProperty(G, name, { value: additions[name], writable: true, enumerable: false, configurable: true });
   }
   defineProperty(G, 'global', { value: G, writable: true, configurable: true });

@@ -1,6 +1,9 @@
 //! The encoding, each row both ways (01 §5).
 
+use crate::collections::Dice;
 use crate::world::Vat;
+use capstan_model::refs::VRef;
+use capstan_model::smallcaps::{Value, encode};
 
 const SOURCE: &str = "import { Far } from '@endo/far';
 export const buildRootObject = () => Far('root', { echo: x => x, make: text => (0, eval)(text), type: x => typeof x });";
@@ -115,4 +118,77 @@ fn malformed_bodies_reject_the_call_and_the_vat_lives_on() {
         assert!(rejected && answer.contains("#error"), "{body}: {answer}");
     }
     assert_eq!(vat.answer("#[\"echo\",[1]]", &[]).1, "#1");
+}
+
+/// A text of few letters, among them all that the encoding gives a meaning to.
+fn any_text(dice: &mut Dice) -> String {
+    const LETTERS: [&str; 24] = [
+        "!", "#", "$", "%", "&", "+", "-", "'", "\"", "\\", "/", " ", "a", "b", "0", "9", ".", ":", "\n",
+        "\u{0}", "\u{7f}", "é", "\u{2028}", "😀",
+    ];
+    (0..dice.roll(5)).map(|_| LETTERS[dice.roll(LETTERS.len() as u64) as usize]).collect()
+}
+
+fn any_number(dice: &mut Dice) -> f64 {
+    let number = match dice.roll(4) {
+        0 => dice.roll(100) as f64,
+        1 => -(dice.roll(1 << 31) as f64) / 8.0,
+        2 => [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MIN_POSITIVE, f64::MAX, 1e21, 1e-7]
+            [dice.roll(7) as usize],
+        _ => f64::from_bits(dice.roll(1 << 31) << 33 | dice.roll(1 << 31)),
+    };
+    if number.is_nan() { f64::NAN } else { number + 0.0 }
+}
+
+fn any_value(dice: &mut Dice, depth: u64) -> Value<VRef> {
+    let reference = |dice: &mut Dice, kind: char| format!("{kind}-{}", dice.roll(3) + 1).parse().unwrap();
+    match dice.roll(if depth == 0 { 10 } else { 13 }) {
+        0 => Value::Undefined,
+        1 => Value::Null,
+        2 => Value::Bool(dice.roll(2) == 0),
+        3 => Value::Number(any_number(dice)),
+        4 => Value::BigInt(format!(
+            "{}{}{}",
+            ["", "-"][dice.roll(2) as usize],
+            dice.roll(1 << 31) + 1,
+            dice.roll(1 << 31)
+        )),
+        5 => Value::String(any_text(dice)),
+        6 => Value::Symbol(any_text(dice)),
+        7 => Value::Object { slot: reference(dice, 'o'), iface: Some("Alleged: x".into()) },
+        8 => Value::Promise(reference(dice, 'p')),
+        9 => Value::Error {
+            name: ["Error", "TypeError", "RangeError", "Mine"][dice.roll(4) as usize].into(),
+            message: any_text(dice),
+            error_id: Some(any_text(dice)),
+        },
+        10 => Value::Array((0..dice.roll(4)).map(|_| any_value(dice, depth - 1)).collect()),
+        11 => {
+            let mut record = std::collections::BTreeMap::new();
+            for _ in 0..dice.roll(4) {
+                // A JavaScript object lists keys that are numbers first, whatever order they were written in.
+                let key = Some(any_text(dice)).filter(|key| key.parse::<u32>().is_err());
+                record.insert(key.unwrap_or_default(), any_value(dice, depth - 1));
+            }
+            Value::Record(record.into_iter().collect())
+        }
+        _ => Value::Tagged { tag: any_text(dice), payload: Box::new(any_value(dice, depth - 1)) },
+    }
+}
+
+#[test]
+fn k14_a_vat_and_the_kernel_write_every_value_alike() {
+    let mut vat = Vat::start(SOURCE);
+    let mut dice = Dice(14);
+    for _ in 0..2_000 {
+        // In a list: an answer that is itself a promise would be waited for.
+        let value = Value::Array(vec![any_value(&mut dice, 4)]);
+        let call =
+            encode(&Value::Array(vec![Value::String("echo".into()), Value::Array(vec![value.clone()])]));
+        let written = encode(&value);
+        let slots: Vec<String> = call.slots.iter().map(ToString::to_string).collect();
+        let (rejected, body, echoed) =
+            vat.answer(&call.body, &slots.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!((rejected, body.as_str(), &echoed), (false, &*written.body, &slots), "{value:?}");
+    }
 }
