@@ -6,12 +6,14 @@ use crate::identity::{self, Fresh, Identity};
 use crate::outcome::{Backup, FsckReport, Record};
 use crate::{SeedSource, Sync};
 use capstan_kernel::audit::{Invariant, Problem, audit};
+use capstan_model::peer::PeerId;
 use capstan_store::error::StoreError;
 use capstan_store::home::HomeLock;
 use capstan_store::schema::{ChangeSet, Tables};
 use capstan_store::sqlite::copy::backup_into;
 use capstan_store::sqlite::query::{self, QueryLimits, read_only_query};
 use capstan_store::sqlite::{SqliteStore, load_read_only};
+use capstan_wire::identity::KeySeed;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -46,7 +48,7 @@ pub(crate) fn open(
     source: Option<&SeedSource>,
 ) -> Result<Opened, HostError> {
     let (mut store, mut tables) = SqliteStore::open(&store_path(home), sync)?;
-    let fresh = Fresh { seed: random()?, life: chance::life().map_err(no_chance)? };
+    let fresh = Fresh { entropy: entropy()?, life: chance::life().map_err(no_chance)? };
     let (identity, changes) = identity::establish(&tables, source, fresh)?;
     store.apply(&changes)?;
     tables.apply(&changes);
@@ -106,6 +108,18 @@ pub fn restore(from: &Path, home: &Path) -> Result<Backup, HostError> {
     let life = chance::life().map_err(no_chance)?;
     put_in_place(home, Some(from), &identity::restored(&life))?;
     describe(from)
+}
+
+/// Makes the identity of an empty home from a recovery phrase of 12 to 24 words (03 A-5). Returns the peer id.
+pub fn restore_identity(home: &Path, words: &str) -> Result<PeerId, HostError> {
+    // Words that are none leave nothing behind.
+    KeySeed::from_mnemonic(words).map_err(|error| HostError::Identity(error.to_string()))?;
+    let source = SeedSource::Mnemonic(words.to_owned());
+    let lock = HomeLock::acquire(home)?;
+    if store_path(home).exists() {
+        return Err(HostError::HasStore(home.to_owned()));
+    }
+    open(lock, home, Sync::Full, Some(&source)).map(|opened| opened.identity.peer)
 }
 
 /// Checks every invariant of the store under `home`, which no host may be running on. Changes nothing.
@@ -239,8 +253,10 @@ fn file(path: &Path) -> impl FnOnce(io::Error) -> HostError {
     move |source| HostError::File { path, source }
 }
 
-fn random() -> Result<[u8; 32], HostError> {
-    chance::bytes().map_err(no_chance)
+fn entropy() -> Result<[u8; 16], HostError> {
+    let bytes: [u8; 32] = chance::bytes().map_err(no_chance)?;
+    let (entropy, _) = bytes.split_first_chunk().ok_or_else(|| HostError::System("random bytes".into()))?;
+    Ok(*entropy)
 }
 
 fn no_chance(error: getrandom::Error) -> HostError {

@@ -9,7 +9,7 @@ use crate::network::Network;
 use crate::outcome::{self, Backup, FsckReport, Launched, Record, Settled};
 use crate::services::{Desk, Forwarder, Registry, Server, Service};
 use crate::start::{self, Phase};
-use capstan_kernel::host_op::{Answer, HostOp, LaunchConfig, Refusal};
+use capstan_kernel::host_op::{Answer, HostOp, LaunchConfig, Phrase, Refusal};
 use capstan_kernel::input::RequestId;
 use capstan_model::capdata::CapData;
 use capstan_model::id::{KRef, ObjectId};
@@ -164,6 +164,12 @@ impl Host {
         let secret = chance::bytes().map_err(no_chance)?;
         let hints = self.request(HostOp::IssueUrl { object, secret }).await.and_then(outcome::granted)?;
         Ok(OcapUrl { oid: oid_from_secret(&secret), host: self.peer().clone(), hints }.to_string())
+    }
+
+    /// The words that the identity can be made from again (03 A.2), the one time that they are asked for: then they are
+    /// deleted here. `None`: they were told already, or the identity was not made from words.
+    pub async fn take_phrase(&self) -> Result<Option<Phrase>, Refusal> {
+        self.request(HostOp::TakePhrase).await.and_then(outcome::phrase)
     }
 
     /// Redeems an `ocap:` URL, ours or a peer's; without a network, ours only (03 A-18).

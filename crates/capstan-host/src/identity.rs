@@ -4,12 +4,14 @@ use crate::config::SeedSource;
 use crate::error::HostError;
 use capstan_model::peer::{Incarnation, PeerId};
 use capstan_store::schema::{ChangeSet, Tables};
-use capstan_wire::identity::KeySeed;
+use capstan_wire::identity::{KeySeed, mnemonic_from_entropy};
 use std::sync::Arc;
 
 const SEED: &str = "keySeed";
 const PEER: &str = "peerId";
 const LIFE: &str = "incarnation";
+/// The words the seed was made from, until somebody has asked for them; none if it was not made from words.
+const PHRASE: &str = "recoveryPhrase";
 const RESTORED: &str = "restored";
 
 /// The stored identity, read or just made.
@@ -30,7 +32,7 @@ impl Identity {
 
 /// What chance gives a kernel that has no identity yet.
 pub(crate) struct Fresh {
-    pub(crate) seed: [u8; 32],
+    pub(crate) entropy: [u8; 16],
     pub(crate) life: Incarnation,
 }
 
@@ -54,14 +56,9 @@ pub(crate) fn establish(
             (seed, PeerId::new(peer))
         }
         (None, source) => {
-            let seed = match source {
-                None => KeySeed::new(fresh.seed),
-                Some(SeedSource::Seed(seed)) => seed.clone(),
-                Some(SeedSource::Mnemonic(words)) => {
-                    KeySeed::from_mnemonic(words).map_err(|error| refused(&error.to_string()))?
-                }
-            };
+            let (seed, words) = made_from(source, &fresh.entropy)?;
             let peer = seed.peer_id();
+            changes.meta.insert(PHRASE.into(), words.map(Into::into));
             write(&mut changes, &seed, &peer);
             (seed, peer)
         }
@@ -76,12 +73,27 @@ pub(crate) fn establish(
     Ok((Identity { seed, peer, life }, changes))
 }
 
+/// The seed of a new identity, with the words it was made from.
+fn made_from(
+    source: Option<&SeedSource>,
+    entropy: &[u8; 16],
+) -> Result<(KeySeed, Option<String>), HostError> {
+    let words = match source {
+        Some(SeedSource::Seed(seed)) => return Ok((seed.clone(), None)),
+        Some(SeedSource::Mnemonic(words)) => words.split_whitespace().collect::<Vec<_>>().join(" "),
+        None => mnemonic_from_entropy(entropy).map_err(|error| refused(&error.to_string()))?,
+    };
+    let seed = KeySeed::from_mnemonic(&words).map_err(|error| refused(&error.to_string()))?;
+    Ok((seed, Some(words)))
+}
+
 /// The rows that carry a stored identity, without the life, into another store; `None` if there is none.
 pub(crate) fn keep(tables: &Tables) -> Option<ChangeSet> {
     let mut changes = ChangeSet::default();
     for key in [SEED, PEER] {
         changes.meta.insert(key.into(), Some(meta(tables, key)?));
     }
+    changes.meta.insert(PHRASE.into(), meta(tables, PHRASE));
     Some(changes)
 }
 
@@ -131,7 +143,7 @@ mod tests {
         "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
 
     fn fresh(byte: u8) -> Fresh {
-        Fresh { seed: [byte; 32], life: Incarnation::new(format!("life-{byte}")) }
+        Fresh { entropy: [byte; 16], life: Incarnation::new(format!("life-{byte}")) }
     }
 
     /// Establishes on `tables` and keeps the rows there.
@@ -149,7 +161,8 @@ mod tests {
     #[test]
     fn r2_an_identity_is_made_once_and_stays() {
         let mut tables = Tables::default();
-        let peer = KeySeed::new([1; 32]).peer_id();
+        let words = mnemonic_from_entropy(&[1; 16]).unwrap();
+        let peer = KeySeed::from_mnemonic(&words).unwrap().peer_id();
         assert_eq!(names(on(&mut tables, None, 1)), Ok((peer.clone(), "life-1".to_owned())));
         assert_eq!(names(on(&mut tables, None, 2)), Ok((peer.clone(), "life-1".to_owned())));
         let other = SeedSource::Seed(KeySeed::new([3; 32]));
@@ -186,6 +199,19 @@ mod tests {
         let seed = KeySeed::new([1; 32]).to_hex();
         let foreign = names(on(&mut with_meta(&[(PEER, "12D3"), (SEED, &seed)]), None, 1));
         assert_eq!(foreign, Err("the stored key seed is not that of the stored peer id".to_owned()));
+    }
+
+    #[test]
+    fn the_words_of_an_identity_are_kept_where_it_was_made_from_words() {
+        let kept = |source| {
+            let mut tables = Tables::default();
+            on(&mut tables, source, 1).unwrap();
+            meta(&tables, PHRASE).map(|words| words.to_string())
+        };
+        assert_eq!(kept(None), Some(mnemonic_from_entropy(&[1; 16]).unwrap()));
+        let spaced = WORDS.replace(' ', "\n  ");
+        assert_eq!(kept(Some(SeedSource::Mnemonic(spaced))), Some(WORDS.to_owned()));
+        assert_eq!(kept(Some(SeedSource::Seed(KeySeed::new([7; 32])))), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What the embedding API returns.
 
 use capstan_kernel::audit::Problem;
-use capstan_kernel::host_op::{Answer, Refusal};
+use capstan_kernel::host_op::{Answer, Phrase, Refusal};
 use capstan_model::capdata::CapData;
 use capstan_model::id::{KRef, ObjectId, SubclusterId, VatId};
 use capstan_model::peer::Hint;
@@ -71,6 +71,13 @@ pub(crate) fn settled(answer: Answer) -> Result<Settled, Refusal> {
 pub(crate) fn granted(answer: Answer) -> Result<Vec<Hint>, Refusal> {
     match answer {
         Answer::Url { grant: _, hints } => Ok(hints),
+        other => Err(unexpected(&other)),
+    }
+}
+
+pub(crate) fn phrase(answer: Answer) -> Result<Option<Phrase>, Refusal> {
+    match answer {
+        Answer::Phrase(phrase) => Ok(phrase),
         other => Err(unexpected(&other)),
     }
 }

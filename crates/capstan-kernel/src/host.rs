@@ -2,11 +2,11 @@
 
 use crate::effect::{Effect, Step};
 use crate::fault::Corrupt;
-use crate::host_op::{Answer, DeadLetterView, HostOp, Refusal, Status, SubclusterView, VatView};
+use crate::host_op::{Answer, DeadLetterView, HostOp, Phrase, Refusal, Status, SubclusterView, VatView};
 use crate::input::RequestId;
 use crate::kernel::Kernel;
 use crate::turn::{Turn, transact};
-use crate::{gc, pin, promise, remote, service, subcluster, system, vat};
+use crate::{gc, pin, promise, remote, reset, service, subcluster, system, vat};
 use capstan_model::capdata::CapData;
 use capstan_model::error::KernelError;
 use capstan_model::id::{EndpointId, KRef, PromiseId, SubclusterId, VatId};
@@ -60,6 +60,7 @@ impl Kernel {
             | HostOp::PeerClose(_)
             | HostOp::PeerReconnect { .. }
             | HostOp::Reap(_)
+            | HostOp::TakePhrase
             | HostOp::PeerForget(_) => self.change(now, request, op, step),
         };
         if let Some(answer) = answer {
@@ -109,6 +110,10 @@ impl Kernel {
                     None
                 }
                 HostOp::RevokeUrl(grant) => done(remote::revoke_url(turn, grant)?),
+                HostOp::TakePhrase => {
+                    let words = turn.tx.delete::<Meta>(&reset::PHRASE.into());
+                    Some(Ok(Answer::Phrase(words.map(Phrase))))
+                }
                 HostOp::Reap(endpoints) => {
                     for endpoint in endpoints {
                         if gc::lives(&turn.tx, endpoint) {
@@ -316,6 +321,7 @@ fn view(db: &Db, channels: &remote::Channels, op: &HostOp) -> Reply {
         | HostOp::UnregisterService { .. }
         | HostOp::Collect
         | HostOp::Reap(_)
+        | HostOp::TakePhrase
         | HostOp::PeerHint { .. }
         | HostOp::PeerClose(_)
         | HostOp::PeerReconnect { .. }

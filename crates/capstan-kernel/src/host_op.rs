@@ -124,6 +124,9 @@ pub enum HostOp {
     },
     /// Delete a remote and all that is kept about it (03 C-42). Answered by [`Answer::Done`].
     PeerForget(PeerId),
+    /// Take the recovery phrase of the identity out of the store, if it is still there. Answered by
+    /// [`Answer::Phrase`].
+    TakePhrase,
     /// Prepare to stop: no more answers are needed afterwards. Answered by [`Answer::Done`].
     PrepareStop,
 }
@@ -233,6 +236,18 @@ pub enum Answer {
     Grants(Vec<GrantView>),
     /// Items set aside.
     DeadLetters(Vec<DeadLetterView>),
+    /// The recovery phrase; it is kept no more.
+    Phrase(Option<Phrase>),
+}
+
+/// The words that an identity can be made from again; not shown by mistake.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Phrase(pub Arc<str>);
+
+impl std::fmt::Debug for Phrase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Phrase(…)")
+    }
 }
 
 /// Everything at a glance.

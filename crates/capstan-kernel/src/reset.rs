@@ -12,7 +12,9 @@ use capstan_store::schema::{Counters, HandlerRow, Handlers, Meta, VatPhase, Vats
 use std::sync::Arc;
 
 /// What survives a reset, by its key in the table of texts: who this kernel is.
-const IDENTITY: [&str; 3] = ["keySeed", "peerId", "ocapURLKey"];
+const IDENTITY: [&str; 4] = ["keySeed", "peerId", "ocapURLKey", PHRASE];
+/// The key of the words that the identity can be made from again, until they have been told.
+pub(crate) const PHRASE: &str = "recoveryPhrase";
 
 impl Kernel {
     /// Forgets everything in one transaction, so that a crash leaves the old state or the new one.

@@ -192,6 +192,30 @@ fn a_backup_is_restored_into_an_empty_home_as_a_new_life() {
 }
 
 #[test]
+fn r5_an_identity_is_written_down_as_words_and_made_again_elsewhere() {
+    let (shell, other) = (Shell::new(), Shell::new());
+    let peer = shell.run(&["identity", "show"]).done();
+    let phrase = shell.run(&["identity", "backup"]).done();
+    let words = phrase.get("mnemonic").and_then(Json::as_str).unwrap_or_default().to_owned();
+    assert_eq!(words.split(' ').count(), 12, "{phrase}");
+    shell.run(&["identity", "backup"]).failed(1, "IO");
+
+    let file = other.file("phrase", &format!("  {}\n", words.replace(' ', "\n")));
+    let spoilt = other.file("spoilt", &words.replacen(' ', " abandon ", 1));
+    other.run(&["identity", "restore", "--mnemonic-file", &spoilt]).failed(2, "USAGE");
+    other.run(&["identity", "restore", "--mnemonic-file", "/nowhere"]).failed(1, "IO");
+    assert_eq!(other.run(&["identity", "restore", "--mnemonic-file", &file]).done(), peer);
+    other.run(&["daemon", "status"]).failed(3, "NO_DAEMON");
+    other.run(&["identity", "restore", "--mnemonic-file", &file]).failed(1, "IO");
+    assert_eq!(other.run(&["identity", "show"]).done(), peer);
+    // What was restored can be written down once more, also after a purge that keeps the keys.
+    other.run(&["daemon", "purge", "--force", "--keep-identity"]).done();
+    assert_eq!(other.run(&["identity", "backup"]).done(), phrase);
+    let told = shell.run(&["daemon", "status"]).done();
+    assert_ne!(other.run(&["daemon", "status"]).done().get("incarnation"), told.get("incarnation"));
+}
+
+#[test]
 fn a_daemon_that_lost_its_socket_is_stopped_all_the_same() -> anyhow::Result<()> {
     let shell = Shell::new();
     shell.run(&["daemon", "start"]).done();

@@ -110,7 +110,7 @@ pub enum Command {
     DeadLetters,
     /// Make one raw JSON-RPC 2.0 call to the daemon
     Rpc(rpc::RpcArgs),
-    /// Show who this kernel is
+    /// Show who this kernel is, or keep that by twelve words
     #[command(subcommand)]
     Identity(identity::IdentityCommand),
     /// Make one self-contained bundle of a vat's sources, TypeScript or JavaScript

@@ -55,7 +55,7 @@ pub(super) async fn run(
         Command::Restore(args) => Box::new(backup::restore(ctx, args).await?),
         Command::DeadLetters => Box::new(show::dead_letters(ctx).await?),
         Command::Rpc(args) => Box::new(rpc::run(ctx, args).await?),
-        Command::Identity(command) => Box::new(identity::run(ctx, command).await?),
+        Command::Identity(command) => identity::run(ctx, command).await?,
         Command::Bundle(args) => Box::new(bundle::run(args)?),
         Command::Types(args) => Box::new(types::run(&args)?),
         Command::Relay(args) => return relay::run(ctx, printer, args).await,

@@ -19,13 +19,14 @@ pub(crate) mod views;
 type Outcome = Result<Json, RpcError>;
 
 /// Methods that have nothing to be told.
-const WITHOUT_PARAMS: [&str; 13] = [
+const WITHOUT_PARAMS: [&str; 14] = [
     "getStatus",
     "terminateAllVats",
     "clearState",
     "collectGarbage",
     "gc",
     "listOcapURLs",
+    "takeRecoveryPhrase",
     "status",
     "listVats",
     "listSubclusters",
@@ -79,6 +80,14 @@ pub(crate) async fn call(daemon: &Daemon, method: &str, params: Json) -> Outcome
             query(daemon, parse(params)?).await.map(|rows| rows.into_iter().map(Json::Object).collect())
         }
         "executeDBQuery" => Ok(query(daemon, parse(params)?).await?.into_iter().map(as_texts).collect()),
+        "takeRecoveryPhrase" => match daemon.host().take_phrase().await? {
+            Some(phrase) => Ok(json!({"mnemonic": &*phrase.0})),
+            None => {
+                let why = "no recovery phrase is kept here: it was printed before, or the identity was not made from \
+                           one; `capstan backup` keeps the identity as well";
+                Err(RpcError::failed(Code::Io, why))
+            }
+        },
         "issueOcapURL" => issue(daemon, parse::<Kref>(params)?.kref).await,
         "redeemOcapURL" => redeem(daemon, &parse::<Url>(params)?.url).await.map(|kref| json!(kref)),
         "listOcapURLs" => views::grants(daemon).await,
