@@ -73,7 +73,7 @@ keyed!(Services["name"]["object"]);
 numbered!(Remotes RemoteId "remote" ["peer" "hints" "next_object" "next_promise" "closed" "restarts_seen"]);
 keyed!(Sessions ["peer"] [
     "epoch" "base" "una" "sent" "una_digest" "recv" "recv_digest" "left_incarnation" "left_epoch"
-    "classic_born"
+    "classic_born" "outbox_bytes"
 ]);
 keyed!(Outbox ["remote" "seq"] ["text" "digest" "retires"]);
 keyed!(PeerIncarnations ["peer"] ["incarnation" "seen"]);
