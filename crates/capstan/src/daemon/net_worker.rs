@@ -10,8 +10,8 @@ use std::os::unix::net::UnixStream;
 /// The command by which this program is the network of a daemon.
 const COMMAND: &str = "net-worker";
 
-/// What a daemon with this log filter runs.
-pub(super) fn program(log_filter: &str) -> Result<NetworkProgram, CliError> {
+/// What runs as the network of a kernel in this process.
+pub(crate) fn program(log_filter: &str) -> Result<NetworkProgram, CliError> {
     let program = std::env::current_exe().map_err(|error| CliError::io("cannot find this program", error))?;
     Ok(NetworkProgram { program, arguments: [COMMAND, "--log", log_filter].map(Into::into).into() })
 }

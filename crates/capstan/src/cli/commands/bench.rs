@@ -1,9 +1,11 @@
 //! `bench`: what kernels do on this machine, on temporary homes.
 
 use super::super::args::Seconds;
+use super::super::ctx::LOG_FILTER;
 use super::super::interrupt::unless_interrupted;
 use super::super::printer::Printer;
-use crate::daemon::with_sources;
+use super::daemon::Place;
+use crate::daemon::{net_worker, with_sources};
 use crate::error::{CliError, Code};
 use crate::rpc::error::RpcError;
 use capstan_host::measure::{IN_FLIGHT, Line, one_more_vat, resident_kib};
@@ -21,11 +23,15 @@ use tokio::runtime::Handle;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   capstan bench
-  capstan --json bench --seconds 10")]
+  capstan --json bench --seconds 10
+  capstan bench --network worker")]
 pub struct BenchArgs {
     /// How long calls of each kind are made
     #[arg(long, default_value = "3", value_name = "SECONDS")]
     seconds: Seconds,
+    /// Where the networks of the kernels run
+    #[arg(long, value_enum, default_value_t = Place::InProcess)]
+    network: Place,
 }
 
 /// Vats launched for the average, after one that warms up.
@@ -78,14 +84,15 @@ impl fmt::Display for Figures {
 }
 
 pub(super) async fn run(printer: &mut Printer, args: BenchArgs) -> Result<ExitCode, CliError> {
-    let figures = unless_interrupted(measure(printer, args.seconds.0)).await;
+    let figures = unless_interrupted(measure(printer, &args)).await;
     printer.progress("");
     printer.result(&figures?)
 }
 
-async fn measure(printer: &mut Printer, calling: Duration) -> Result<Figures, CliError> {
+async fn measure(printer: &mut Printer, args: &BenchArgs) -> Result<Figures, CliError> {
+    let calling = args.seconds.0;
     let launch = launches(printer).await?;
-    let (ann, bob) = (Scratch::new().await?, Scratch::new().await?);
+    let (ann, bob) = (Scratch::new(args.network).await?, Scratch::new(args.network).await?);
     printer.progress("starting two kernels");
     let near = Line::within(&ann.host).await.map_err(refused)?;
     let local = calls(&near, calling, "calls between two vats", printer).await?;
@@ -95,7 +102,7 @@ async fn measure(printer: &mut Printer, calling: Duration) -> Result<Figures, Cl
 }
 
 async fn launches(printer: &mut Printer) -> Result<Launch, CliError> {
-    let scratch = Scratch::new().await?;
+    let scratch = Scratch::new(Place::InProcess).await?;
     one_more_vat(&scratch.host).await.map_err(refused)?;
     let before = resident_kib().unwrap_or(0);
     let mut took = Duration::ZERO;
@@ -142,10 +149,14 @@ struct Scratch {
 }
 
 impl Scratch {
-    async fn new() -> Result<Scratch, CliError> {
+    async fn new(network: Place) -> Result<Scratch, CliError> {
         let home = tempfile::Builder::new().prefix("capstan-bench-").tempdir();
         let home = home.map_err(|error| CliError::io("a temporary directory", error))?;
-        let host = Host::start(HostConfig::new(home.path())).await;
+        let mut config = HostConfig::new(home.path());
+        if network == Place::Worker {
+            config.network_program = Some(net_worker::program(LOG_FILTER)?);
+        }
+        let host = Host::start(config).await;
         let host = host.map_err(|error| CliError::new(Code::Io, with_sources(&error)))?;
         Ok(Scratch { host, _home: home })
     }
