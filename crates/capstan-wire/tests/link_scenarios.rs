@@ -284,6 +284,29 @@ fn r65_failed_handshake_in_the_loop_is_tried_again() {
     assert_eq!(dials(&b.tick()), 1);
 }
 
+/// The reference's cold burst: a handshake for each message, all on one stream.
+#[test]
+fn r74_a_classic_dialler_may_greet_again() {
+    let mut b = bench();
+    b.up(1, "a", false);
+    for _ in 0..200 {
+        assert!(closes(&b.read(1, &hello("l"))).is_empty());
+    }
+    assert_eq!(written(&b.greet(1, session("mine"))).len(), 1);
+    let up = b.answer(1, Verdict::Register);
+    assert!(frames(&up).is_empty() && written(&up).is_empty());
+    let texts = [hello("l"), r#"{"seq":1}"#.to_owned(), hello("l")].map(Into::into).to_vec();
+    let more = b.fact(LinkFact::TextsRead { channel: ChannelId(1), texts });
+    assert_eq!(frames(&more), [r#"{"seq":1}"#.into()]);
+
+    // Another life on the same stream is another matter, and so is a channel that we dialled.
+    assert_eq!(frames(&b.read(1, &hello("other"))).len(), 1);
+    b.want("b", false);
+    b.dial_to_verdict(2, "b", "l");
+    b.answer(2, Verdict::Register);
+    assert_eq!(frames(&b.read(2, &hello("l"))).len(), 1);
+}
+
 #[test]
 fn r74_cold_burst_makes_one_handshake() {
     let mut b = bench();
@@ -421,7 +444,7 @@ fn frames_before_the_verdict_are_bounded() {
     let mut b = bench();
     b.want("a", false);
     b.dial_to_verdict(1, "a", "l");
-    let closed: Vec<u64> = (0..65).flat_map(|_| closes(&b.read(1, "x"))).collect();
+    let closed: Vec<u64> = (0..257).flat_map(|_| closes(&b.read(1, "x"))).collect();
     assert_eq!(closed, [1]);
 }
 

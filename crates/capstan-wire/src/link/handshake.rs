@@ -101,12 +101,27 @@ impl Links {
         if closed {
             frames.pop();
         }
+        frames.retain(|text| !self.greeted_again(channel, text));
         if !frames.is_empty() {
             self.report(LinkEvent::FramesRead { channel, frames });
         }
         if closed {
             self.declined(channel);
         }
+    }
+
+    /// Whether this is the handshake of a classic dialler once more: nothing to act on, and no fault.
+    ///
+    /// The reference says one for each message of a cold burst, all on one stream, and hears one answer (03 G.2, H1).
+    fn greeted_again(&self, channel: ChannelId, text: &str) -> bool {
+        let Some(open) = self.channels.get(&channel).filter(|open| open.dialed.is_none()) else {
+            return false;
+        };
+        let Some(theirs) = open.theirs.as_ref().filter(|theirs| theirs.session.is_none()) else {
+            return false;
+        };
+        // Cheaper than reading every frame twice: a message begins with its number.
+        text.starts_with(r#"{"method""#) && expect(HandshakeKind::Handshake, text).as_ref() == Ok(theirs)
     }
 
     /// The peer has closed us by intent.

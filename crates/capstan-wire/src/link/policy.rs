@@ -63,8 +63,9 @@ pub(super) const HOPELESS_PAUSE: Millis = Millis(30_000);
 pub(super) const HANDSHAKES_PER_PEER_MAX: usize = 4;
 /// Inbound channels in handshake, all peers: bounds what strangers can hold open.
 pub(super) const INBOUND_HANDSHAKES_MAX: usize = 256;
-/// Frames kept before the verdict: a dialler may send at once, but not for long.
-pub(super) const KEPT_FRAMES_MAX: usize = 64;
+/// Frames kept before the verdict: a dialler may send at once, but not for long. The reference may have 200 messages
+/// under way, and says a handshake for each.
+pub(super) const KEPT_FRAMES_MAX: usize = 256;
 /// Bytes kept before the verdict.
 pub(super) const KEPT_BYTES_MAX: usize = 1 << 20;
 /// Addresses remembered per peer.
