@@ -35,8 +35,8 @@ const IDLE_CONNECTION: Duration = Duration::from_secs(60);
 const PORT_LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Stopping takes no longer (03 B-50).
 const STOP_MAX: Duration = Duration::from_secs(2);
-/// Peers remembered as not knowing our protocol name.
-const ONLY_REFERENCE_MAX: usize = 1024;
+/// Peers remembered by the protocol name they know.
+const NAMES_MAX: usize = 1024;
 /// How often a silent peer is asked for a sign of life, and how long it may take.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -182,7 +182,9 @@ impl Node {
             relays,
             gate,
             reference,
+            listens_for_reference: !config.listen_reference.is_empty(),
             only_reference: HashSet::new(),
+            know_ours: HashSet::new(),
             open: BTreeMap::new(),
             connections: HashMap::new(),
             learned: HashMap::new(),
@@ -297,8 +299,11 @@ struct Driver {
     relays: Relays,
     gate: Gate,
     reference: Reference,
+    listens_for_reference: bool,
     /// Peers that did not know our protocol name.
     only_reference: HashSet<PeerId>,
+    /// Peers that did.
+    know_ours: HashSet<PeerId>,
     open: BTreeMap<ChannelId, OpenChannel>,
     /// Live connections of each peer, the newest last.
     connections: HashMap<PeerId, Vec<ConnectionId>>,
@@ -442,14 +447,17 @@ impl Driver {
     /// Tries the next stage of a dial. With nothing left it failed by `error`.
     fn dial_next(&mut self, target: PeerId, error: DialFault) {
         let Some(dial) = self.dials.get_mut(&target) else { return };
-        let only_reference = self.only_reference.contains(&target);
-        if only_reference && !dial.tcp.is_empty() {
+        // A kernel of the reference that dials us uses whatever connection there is, and the swarm does not know its
+        // name. So where such kernels may dial us, no connection of the swarm is made before their name was tried.
+        let below = self.only_reference.contains(&target)
+            || (self.listens_for_reference && !self.know_ours.contains(&target));
+        if below && !dial.tcp.is_empty() {
             dial.connection = None;
             let addresses = std::mem::take(&mut dial.tcp);
             return self.reference.dial(target, addresses);
         }
         let mut stages = std::iter::from_fn(|| dial.stages.pop());
-        let Some(addresses) = stages.find(|stage| !stage.is_empty() && !only_reference) else {
+        let Some(addresses) = stages.find(|stage| !stage.is_empty()) else {
             self.dials.remove(&target);
             return self.tell_dial_failed(named(target), error);
         };
@@ -477,14 +485,14 @@ impl Driver {
                 if we_opened && self.dials.remove(&peer).is_none() {
                     return;
                 }
+                self.know_ours.remove(&peer);
+                remember(&mut self.only_reference, peer);
                 self.opened(peer, we_opened, stream);
             }
             reference::Event::DialFailed { peer, error } => {
-                // It may speak our protocol by now.
+                // It may speak our protocol by now, or be elsewhere.
                 self.only_reference.remove(&peer);
-                if self.dials.remove(&peer).is_some() {
-                    self.tell_dial_failed(named(peer), error);
-                }
+                self.dial_next(peer, error);
             }
             reference::Event::Alive { peer } => self.observe(LinkFact::Alive { peer: named(peer) }),
             reference::Event::Listening(address) => {
@@ -594,15 +602,15 @@ impl Driver {
                     }
                     self.dials.remove(&peer);
                 }
+                self.only_reference.remove(&peer);
+                remember(&mut self.know_ours, peer);
                 self.opened(peer, we_opened, stream);
             }
             channels::Event::OpenFailed { peer, connection, error, unsupported } => {
                 self.swarm.close_connection(connection);
                 if unsupported && self.awaits(peer, connection) {
-                    if self.only_reference.len() >= ONLY_REFERENCE_MAX {
-                        self.only_reference.clear();
-                    }
-                    self.only_reference.insert(peer);
+                    self.know_ours.remove(&peer);
+                    remember(&mut self.only_reference, peer);
                     return self.dial_next(peer, error.as_str().into());
                 }
                 self.dial_ended(peer, connection, error.as_str().into());
@@ -668,6 +676,13 @@ impl Driver {
             }
         }
     }
+}
+
+fn remember(peers: &mut HashSet<PeerId>, peer: PeerId) {
+    if peers.len() >= NAMES_MAX {
+        peers.clear();
+    }
+    peers.insert(peer);
 }
 
 fn named(peer: PeerId) -> capstan_model::peer::PeerId {

@@ -222,6 +222,19 @@ async fn whoever_does_not_know_our_protocol_is_spoken_to_by_the_references_name(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_listens_for_the_reference_finds_kernels_of_both_kinds() {
+    let listen_reference = || vec!["/ip4/127.0.0.1/tcp/0".into()];
+    let both = |key| NodeConfig { listen_reference: listen_reference(), ..NodeConfig::new([key; 32]) };
+    let (mut one, mut two) = (Station::with(both(82)).await, Station::start(83).await);
+    one.want(&two);
+    talk(&mut one, &mut two).await;
+    let other = NodeConfig { protocol: "/another/1", ..both(84) };
+    let mut three = Station::with(other).await;
+    one.want(&three);
+    talk(&mut one, &mut three).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r72_a_relay_that_is_down_does_not_hinder_the_start() {
     let down = "/ip4/127.0.0.1/tcp/9/p2p/12D3KooWJBDqsyHQF2MWiCdU4kdqx4zTsSTLRdShg7Ui6CRWB4uc";
     let with_relay = |seed: u8| NodeConfig {
