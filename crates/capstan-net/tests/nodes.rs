@@ -147,7 +147,7 @@ async fn r70_what_may_not_be_dialled_is_no_address() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_has_stopped_has_freed_its_ports() {
+async fn r168_a_node_that_has_stopped_does_nothing_more_and_another_takes_its_place() {
     for transport in ["tcp/0", "udp/0/quic-v1"] {
         let on =
             |seed: u8, listen: String| NodeConfig { listen: vec![listen], ..NodeConfig::new([seed; 32]) };
@@ -159,7 +159,11 @@ async fn a_node_that_has_stopped_has_freed_its_ports() {
             let (address, _) = one.address[0].split_once("/p2p/").unwrap();
             let address = address.to_owned();
             one.node.stop().await;
+            // Nobody listens to this any more; the one that takes its place knows nothing of it.
+            one.want(&two);
+            one.node.stop().await;
             one = Station::with(on(64, address)).await;
+            assert_eq!(one.channel, None);
         }
     }
 }

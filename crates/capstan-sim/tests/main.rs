@@ -10,6 +10,7 @@ mod k_wakes;
 mod k_workload;
 mod pairs;
 mod r_garbage;
+mod r_limits;
 mod r_links;
 mod r_peers;
 mod r_quota;
