@@ -117,6 +117,7 @@ impl Kernel {
     pub fn step(&mut self, now: Millis, input: Input) -> Step {
         let mut step = Step::default();
         let out = &mut step;
+        let reach = remote::Reach::of(&input);
         match input {
             Input::Booted => self.boot(now, out),
             Input::Requested { request, op } => self.requested(now, request, op, out),
@@ -141,7 +142,7 @@ impl Kernel {
             }
         }
         self.pump(now, out);
-        remote::transmit(&mut self.db, &mut self.channels, &self.config, now, out);
+        remote::transmit(&mut self.db, &mut self.channels, &self.config, now, reach, out);
         step
     }
 

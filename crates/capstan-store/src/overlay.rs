@@ -167,6 +167,11 @@ impl Db {
         T::of(&self.tables).rows.is_empty()
     }
 
+    /// The keys of a durable table that were written since the changes were last taken, in order.
+    pub fn changed<T: Table>(&self) -> impl Iterator<Item = &T::Key> {
+        T::of(&self.tables).dirty.keys()
+    }
+
     /// Returns the net difference of all transactions committed since the last call.
     pub fn take_changes(&mut self) -> ChangeSet {
         self.tables.take_changes()

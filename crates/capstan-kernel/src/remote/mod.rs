@@ -22,11 +22,12 @@ mod unconfirmed;
 
 use crate::effect::{Effect, LogLevel, Step};
 use crate::fault::Corrupt;
-use crate::host_op::RemoteView;
+use crate::host_op::{HostOp, RemoteView};
+use crate::input::Input;
 use crate::kernel::KernelConfig;
 use crate::turn::{Turn, transact};
 use capstan_model::id::{ObjectId, PromiseId, RemoteId};
-use capstan_model::peer::{Hint, Incarnation, Millis, PeerId};
+use capstan_model::peer::{ChannelId, Hint, Incarnation, Millis, PeerId};
 use capstan_store::overlay::Db;
 use capstan_store::schema::{Remotes, SendItem};
 use capstan_wire::seam::{LinkEvent, LinkOrder};
@@ -194,15 +195,53 @@ pub(crate) fn release_unconfirmed(db: &mut Db, config: &KernelConfig, now: Milli
     while unconfirmed::release(db, config, now, step) {}
 }
 
+/// Which channels an input may have given something to do. With hundreds of peers, looking at all of them after every
+/// step would take longer than the step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Any.
+    All,
+    /// Those of peers whose sequence row was written, and this one.
+    Changed(Option<ChannelId>),
+}
+
+impl Reach {
+    /// Only the inputs of which there are many are known not to reach further than the rows they write.
+    pub(crate) fn of(input: &Input) -> Reach {
+        match input {
+            Input::Link {
+                event: LinkEvent::FramesRead { channel, .. } | LinkEvent::Sent { channel, .. },
+                ..
+            } => Reach::Changed(Some(*channel)),
+            Input::Requested {
+                op: HostOp::Send { .. } | HostOp::IssueUrl { .. } | HostOp::RedeemUrl { .. },
+                ..
+            }
+            | Input::VatReplied { .. }
+            | Input::VatWoken { .. }
+            | Input::ServiceReplied { .. }
+            | Input::RequestAbandoned { .. } => Reach::Changed(None),
+            Input::Booted
+            | Input::Requested { .. }
+            | Input::VatStarted { .. }
+            | Input::VatDied { .. }
+            | Input::Link { .. }
+            | Input::Woke
+            | Input::TimeCame => Reach::All,
+        }
+    }
+}
+
 /// At the end of every step: hands newly written outbox rows to registered channels, asks for links that are wanted.
 pub(crate) fn transmit(
     db: &mut Db,
     channels: &mut Channels,
     config: &KernelConfig,
     now: Millis,
+    reach: Reach,
     step: &mut Step,
 ) {
-    sending::transmit(db, channels, config, now, step);
+    sending::transmit(db, channels, config, now, reach, step);
 }
 
 /// Lists the remotes.

@@ -5,7 +5,7 @@
 
 use super::channels::{Bound, Channels};
 use super::restart::{Ending, refuse_redemptions};
-use super::{facts, forget, outbox, redeem};
+use super::{Reach, facts, forget, outbox, redeem};
 use crate::effect::{Effect, LogLevel, Step};
 use crate::host_op::Refusal;
 use crate::kernel::KernelConfig;
@@ -19,6 +19,7 @@ use capstan_store::schema::{
 };
 use capstan_wire::frame::encode_ack;
 use capstan_wire::seam::{LinkOrder, OutFrame, SendFault};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// So many numbered frames are acknowledged at once rather than after the delay.
@@ -34,9 +35,22 @@ pub(super) fn transmit(
     channels: &mut Channels,
     config: &KernelConfig,
     now: Millis,
+    reach: Reach,
     step: &mut Step,
 ) {
+    let changed: Option<BTreeSet<PeerId>> = match reach {
+        Reach::All => None,
+        Reach::Changed(_) => Some(db.changed::<Sessions>().cloned().collect()),
+    };
+    let touched = match reach {
+        Reach::Changed(touched) => touched,
+        Reach::All => None,
+    };
     for (channel, open) in &mut channels.open {
+        if changed.as_ref().is_some_and(|changed| !changed.contains(&open.peer)) && touched != Some(*channel)
+        {
+            continue;
+        }
         let Some(bound) = &mut open.bound else { continue };
         let Some(row) = db.get::<Sessions>(&open.peer) else { continue };
         if !is_current(db, &open.peer, bound, row) {
@@ -61,7 +75,7 @@ pub(super) fn transmit(
             bound.resend_at.get_or_insert(now.after(config.ack_timeout));
         }
     }
-    ask_for_links(db, channels, step);
+    ask_for_links(db, channels, changed.as_ref(), step);
 }
 
 fn is_current(db: &Db, peer: &PeerId, bound: &Bound, row: &SessionRow) -> bool {
@@ -136,13 +150,18 @@ fn acknowledgement(row: &SessionRow, bound: &mut Bound, now: Millis) -> Option<O
     Some(OutFrame { seq: None, text: encode_ack(row.recv).into() })
 }
 
-fn ask_for_links(db: &mut Db, channels: &mut Channels, step: &mut Step) {
-    let lacking: Vec<(PeerId, Vec<Arc<str>>)> = db
-        .iter::<Remotes>()
-        .filter(|(_, row)| !row.closed && channels.asked.get(&row.peer) != Some(&true))
-        .filter(|(_, row)| db.get::<Sessions>(&row.peer).is_some_and(|session| session.una <= session.sent))
-        .filter(|(_, row)| channels.bound_to(&row.peer).is_none())
-        .map(|(_, row): (_, &RemoteRow)| (row.peer.clone(), row.hints.clone()))
+fn ask_for_links(db: &Db, channels: &mut Channels, changed: Option<&BTreeSet<PeerId>>, step: &mut Step) {
+    let all = changed.is_none().then(|| db.iter::<Remotes>().map(|(_, row)| row)).into_iter().flatten();
+    let some = changed.into_iter().flatten().filter_map(|peer| {
+        let rid = db.get::<RemotesByPeer>(peer)?;
+        db.get::<Remotes>(rid)
+    });
+    let lacking: Vec<(PeerId, Vec<Arc<str>>)> = all
+        .chain(some)
+        .filter(|row| !row.closed && channels.asked.get(&row.peer) != Some(&true))
+        .filter(|row| db.get::<Sessions>(&row.peer).is_some_and(|session| session.una <= session.sent))
+        .filter(|row| channels.bound_to(&row.peer).is_none())
+        .map(|row: &RemoteRow| (row.peer.clone(), row.hints.clone()))
         .collect();
     for (peer, hints) in lacking {
         channels.asked.insert(peer.clone(), true);
@@ -299,7 +318,9 @@ pub(super) fn next_deadline(db: &Db, channels: &Channels) -> Option<Millis> {
     let redemptions = db.iter::<Redemptions>().map(|(_, row)| row.deadline);
     let of_channels = channels.open.values().filter_map(|open| {
         let bound = open.bound.as_ref()?;
-        let row = db.get::<Sessions>(&open.peer)?;
+        let timed = bound.ack_due.or(bound.helping_until).or(bound.resend_at);
+        // Most channels have nothing to wait for: their rows need not be looked up.
+        let row = timed.and_then(|_| db.get::<Sessions>(&open.peer))?;
         let held_back = !bound.classic && bound.next <= row.sent && row.una <= row.sent;
         let ack = bound.ack_due.filter(|_| !held_back && row.recv > bound.told);
         let helping = bound.helping_until.filter(|_| held_back);

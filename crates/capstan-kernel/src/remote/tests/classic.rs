@@ -1,6 +1,6 @@
 //! Toward a classic peer frames go one at a time, each awaited (03 S12, C-19, C-20).
 
-use super::super::{RemoteDelivery, deliver, time_came, transmit};
+use super::super::{Reach, RemoteDelivery, deliver, time_came, transmit};
 use super::verdict::{Lone, bob};
 use crate::effect::{Effect, Step};
 use capstan_model::id::RemoteId;
@@ -24,7 +24,7 @@ fn written(lone: &mut Lone, now: u64) -> Vec<u64> {
     let mut step = Step::default();
     let Lone { db, channels, config, .. } = lone;
     time_came(db, channels, config, Millis(now), &mut step);
-    transmit(db, channels, config, Millis(now), &mut step);
+    transmit(db, channels, config, Millis(now), Reach::All, &mut step);
     let sends = step.effects.into_iter().filter_map(|effect| match effect {
         Effect::Link(LinkOrder::Send { frames, awaited, .. }) => {
             assert_eq!(awaited, frames.iter().any(|frame| frame.seq.is_some()));

@@ -3,7 +3,7 @@
 use crate::effect::{Effect, LogLevel, Step};
 use crate::kernel::{Generation, KernelConfig};
 use crate::remote::channels::Channels;
-use crate::remote::{forget, link_event, outbox, transmit};
+use crate::remote::{Reach, forget, link_event, outbox, transmit};
 use crate::turn::transact;
 use capstan_model::peer::{ChannelId, Incarnation, Millis, PeerId, Seq};
 use capstan_model::refs::{RRef, RefKind, Side as Polarity};
@@ -246,7 +246,7 @@ impl Kernels {
         let (step, db_after) = (&mut Step::default(), &mut db);
         self.happen(at, event, db_after, &mut channels, &config, step);
         if !matches!(event, Event::FactsWanted(..) | Event::Begin(_)) {
-            transmit(db_after, &mut channels, &config, NOW, step);
+            transmit(db_after, &mut channels, &config, NOW, Reach::All, step);
         }
         let effects = std::mem::take(&mut step.effects);
         let rows = db.tables().snapshot();
