@@ -11,7 +11,7 @@ use capstan_model::peer::Seq;
 use capstan_sim::passable::Passable;
 use capstan_sim::scripted;
 use capstan_sim::world::Restart::{self, Keep, Wipe};
-use capstan_sim::world::{Batching, KernelId, Strike};
+use capstan_sim::world::{Batching, KernelId, Strike, World};
 use capstan_store::schema::{Clist, Outbox, PeerIncarnations, Remotes, Sessions};
 use capstan_wire::seam::{LinkEvent, SendFault, Verdict};
 
@@ -308,5 +308,27 @@ fn what_a_peer_held_is_released_when_it_has_forgotten_us() {
     let again = world.redeem(ann, &url);
     world.call_with(ann, again, "object", vec!["o".value()]).succeeds();
     assert!(!held(&world));
+    world.assert_quiescent();
+}
+
+#[test]
+fn what_only_a_url_kept_of_a_dead_lifes_goes_with_the_url() {
+    let mut world = World::seeded(1273);
+    let (ann, bob) = (world.kernel("ann"), world.kernel("bob"));
+    let (counter, other) = (world.vat(bob, scripted::counter()), world.vat(bob, scripted::counter()));
+    let (url, other_url) = (world.issue(bob, counter), world.issue(bob, other));
+    world.call(ann, &url, "bump").fulfils(1);
+    world.restart(ann, Wipe);
+    world.call(ann, &other_url, "bump").fulfils(1);
+    let endpoint = EndpointId::Remote(world.remote_of(bob, ann));
+    let knows =
+        |world: &World, object| world.db(bob).get::<Clist>(&(endpoint, KRef::Object(object))).is_some();
+    assert!(knows(&world, counter) && knows(&world, other));
+    let Ok(Answer::Grants(grants)) = world.ask(bob, HostOp::ListUrls) else { panic!("no list") };
+    for grant in grants {
+        assert_eq!(world.ask(bob, HostOp::RevokeUrl(grant.grant)), Ok(Answer::Done));
+    }
+    assert!(!knows(&world, counter), "the fresh life never heard of it");
+    assert!(knows(&world, other), "this it was given");
     world.assert_quiescent();
 }

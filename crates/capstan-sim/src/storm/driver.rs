@@ -25,6 +25,8 @@ const VATS: usize = 2;
 /// How far every clock is ahead at first, so that it can be set back, milliseconds.
 const AHEAD: i64 = 60_000;
 const NAMES: [&str; 4] = ["ann", "bob", "cid", "dot"];
+/// Longer than anything read stays without consequence, milliseconds.
+const LONG: u64 = 300;
 /// Every such seed recounts after every transaction rather than after every act.
 const RECOUNTED: u64 = 16;
 
@@ -186,6 +188,12 @@ impl Storm {
         match loss {
             Loss::Wipe(who) => {
                 let kernel = self.who(who);
+                if !self.plan.all_session() {
+                    // Nothing of a dead life may arrive after it.
+                    self.world.kill(kernel);
+                    self.world.flush(kernel);
+                    self.world.advance(LONG);
+                }
                 self.replace(kernel, Wipe);
                 self.open(kernel);
             }

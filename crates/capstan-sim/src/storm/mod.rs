@@ -14,9 +14,10 @@
 //! nothing is left (I15), and everybody can still call everybody (I20).
 //!
 //! **Classic kernels** say nothing of sessions in their handshakes, so these cannot be promised where one takes part:
-//! exactly-once when a kernel is wiped, restored or forgotten, since a handshake of a dead life that arrives late is
-//! taken for a restart (handshakes carry no epoch). Such storms bring no loss of state; all checks stay. And names of
-//! settled promises are kept toward them, as they keep theirs, so promises may be left at the end.
+//! exactly-once when a handshake of a dead life arrives late, since it is taken for a restart, or when a kernel is
+//! restored or a session ended on one side only, since handshakes carry no epoch. In such storms nothing of a life
+//! arrives after its disk was emptied, nothing is restored, copied, reset, closed or forgotten; all checks stay but one:
+//! toward classic kernels names of settled promises are kept, as they keep theirs, so something may be left at the end.
 
 mod agent;
 mod conclude;

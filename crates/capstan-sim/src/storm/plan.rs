@@ -128,7 +128,7 @@ fn pick(chance: &mut Chance, bound: u64) -> usize {
 struct Maker {
     chance: Chance,
     calm: bool,
-    /// Classic peers take part: no state may be lost (see the module's documentation).
+    /// Classic peers take part: no state may be set back or forgotten (see the module's documentation).
     mixed: bool,
 }
 
@@ -167,6 +167,7 @@ impl Maker {
             32 => Act::Issue(self.who(), self.pick()),
             33..=36 => Act::Collect(self.who()),
             37..=52 => Act::Pass(self.millis(40)),
+            53 if self.one_in(6) => Act::Pass(self.millis(15_000)),
             53 => Act::Pass(self.millis(1500)),
             54..=74 => self.process(),
             75..=89 => self.net(),
@@ -212,6 +213,7 @@ impl Maker {
         match self.chance.below(16) {
             0..=1 => Act::RestartVat(self.who(), self.pick()),
             2 => Act::Terminate(self.who(), self.pick()),
+            3..=5 if self.mixed => Act::Lose(Loss::Wipe(self.who())),
             _ if self.mixed => Act::Restart(self.who()),
             3..=5 => Act::Lose(Loss::Wipe(self.who())),
             6 => Act::Lose(Loss::Reset(self.who())),

@@ -37,6 +37,17 @@ impl World {
         copy
     }
 
+    /// Loses whatever travels to or from a kernel, and ends its streams.
+    pub(crate) fn flush(&mut self, kernel: KernelId) {
+        self.thaw();
+        for stream in self.net.of(kernel, None) {
+            for side in [0, 1] {
+                self.net.lose(stream, side);
+                self.end(stream, side, "connection lost");
+            }
+        }
+    }
+
     pub(crate) fn next_lineage(&self) -> u64 {
         self.nodes.iter().map(|node| node.lineage).max().unwrap_or(0) + 1
     }
