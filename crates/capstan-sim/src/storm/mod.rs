@@ -36,7 +36,7 @@ use driver::Storm;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Lines of a trace that a report shows.
-const LINES: usize = 120;
+const LINES: usize = 200;
 
 /// A storm that showed a fault.
 #[derive(Clone, Debug)]

@@ -282,7 +282,16 @@ impl Watch {
     /// Whether the frame may be a row that came and went with its session in one batch: it leaves all the same, as if
     /// its session had ended in the next.
     fn went(&mut self, from: KernelId, pair: &Pair, text: &Arc<str>) -> bool {
-        let Some(tail) = self.just_ended.get_mut(&(from, pair.1.clone())) else { return false };
+        let Some(mirror) = self.mirrors.get(&from).filter(|_| self.ended) else { return false };
+        let Some(own) = mirror.own.clone() else { return false };
+        // A session that began in that batch as well has left no row at all.
+        let none = mirror.sessions.get(&pair.1).is_none_or(|row| row.sent == Seq(0));
+        let first = Tail { seq: Seq(0), digest: Digest::default(), between: (own, None) };
+        let key = (from, pair.1.clone());
+        if none {
+            self.just_ended.entry(key.clone()).or_insert(first);
+        }
+        let Some(tail) = self.just_ended.get_mut(&key) else { return false };
         let seq = tail.seq.next();
         if !text.starts_with(&format!("{{\"seq\":{seq},")) {
             return false;
