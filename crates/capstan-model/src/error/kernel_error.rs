@@ -188,4 +188,29 @@ mod tests {
         let body = r##"#{"#error":"[KERNEL:VAT_FATAL:INTERNAL_ERROR] lost \"o+10\"","name":"Error"}"##;
         assert_eq!((value.body.as_ref(), value.slots.len()), (body, 0));
     }
+
+    #[test]
+    fn every_kind_of_error_has_its_code_and_text_and_is_recognised() {
+        let made = [
+            (KernelError::object_revoked(), "[KERNEL:OBJECT_REVOKED] "),
+            (KernelError::object_deleted(), "[KERNEL:OBJECT_DELETED] "),
+            (KernelError::bad_promise_resolution(), "[KERNEL:BAD_PROMISE_RESOLUTION] "),
+            (KernelError::endpoint_unreachable(), "[KERNEL:ENDPOINT_UNREACHABLE] "),
+            (KernelError::delivery_failed("no"), "[KERNEL:DELIVERY_FAILED] no"),
+            (KernelError::vat_terminated("done"), "[KERNEL:VAT_TERMINATED] done"),
+            (KernelError::connection_lost("12D3"), "[KERNEL:CONNECTION_LOST] Remote connection lost: 12D3 "),
+            (
+                KernelError::peer_restarted(),
+                "[KERNEL:PEER_RESTARTED] Remote peer restarted (incarnation changed)",
+            ),
+            (KernelError::illegal_syscall(), "[KERNEL:VAT_FATAL:ILLEGAL_SYSCALL] "),
+            (KernelError::internal_error("stack"), "[KERNEL:VAT_FATAL:INTERNAL_ERROR] stack"),
+        ];
+        assert_eq!(made.len(), ErrorCode::ALL.len());
+        for (error, beginning) in made {
+            assert!(error.to_string().starts_with(beginning), "{error}");
+            assert_eq!(KernelError::parse(&error.to_string()), Some(error.clone()));
+            assert!(error.to_capdata::<crate::id::KRef>().body.contains(error.code.as_str()), "{error}");
+        }
+    }
 }
