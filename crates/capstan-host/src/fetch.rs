@@ -9,6 +9,8 @@ use url::Url;
 const HOPS_MAX: usize = 20;
 /// The longest body of an answer, bytes.
 const BODY_BYTES_MAX: u64 = 10_000_000;
+/// The longest program, bytes.
+const CODE_BYTES_MAX: u64 = 64 << 20;
 /// No request takes longer.
 const TIME_MAX: Duration = Duration::from_secs(60);
 
@@ -100,4 +102,23 @@ fn send(
         None => agent.run(builder.body(()).map_err(|why| why.to_string())?),
     };
     answer.map_err(|why| why.to_string())
+}
+
+/// Reads a program from the web (04 §4). Blocks.
+///
+/// # Errors
+/// A few words that name the URL.
+pub fn fetch_code(url: &str) -> Result<String, String> {
+    let failed = |why: &dyn std::fmt::Display| format!("fetch of user code {url} failed: {why}");
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(TIME_MAX))
+        .proxy(None)
+        .build()
+        .into();
+    let mut response = agent.get(url).call().map_err(|why| failed(&why))?;
+    if !response.status().is_success() {
+        return Err(failed(&response.status()));
+    }
+    response.body_mut().with_config().limit(CODE_BYTES_MAX).read_to_string().map_err(|why| failed(&why))
 }

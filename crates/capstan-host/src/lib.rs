@@ -33,6 +33,7 @@ pub use capstan_js::{VAT_TYPES, served_modules};
 pub use capstan_store::sqlite::Sync;
 pub use config::{HostConfig, Isolation, SeedSource, SystemSubcluster};
 pub use error::{HostError, HostFault, QueryError};
+pub use fetch::fetch_code;
 pub use home::{STORE_FILE, fsck, purge, restore, restore_identity};
 pub use host::Host;
 pub use loader::Loader;

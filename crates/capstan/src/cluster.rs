@@ -4,7 +4,7 @@
 //! module, so that what the one accepts the other understands.
 
 use crate::error::{CliError, Code};
-use crate::sources;
+use crate::sources::{self, Place};
 use capstan_host::code_hash;
 use capstan_kernel::host_op::{LaunchConfig, VatConfig};
 use capstan_model::vat::{CodeFormat, Endowments, FileAccess, GLOBALS, VatCode, VatLimits};
@@ -128,7 +128,7 @@ pub struct Cluster {
 struct Member {
     name: Arc<str>,
     format: CodeFormat,
-    path: PathBuf,
+    place: Place,
     parameters: Option<Arc<str>>,
     limits: LimitsSpec,
     endowments: Endowments,
@@ -204,7 +204,7 @@ impl Cluster {
 
     /// Reads every program. `limits` are those of vats that have none of their own. Blocks.
     pub fn load(self, bootstrap_optional: bool, limits: VatLimits) -> Result<LaunchConfig, CliError> {
-        let programs = self.programs()?;
+        let programs = programs(&self.vats)?;
         let vats = self.vats.into_iter().zip(programs).map(|(member, code)| VatConfig {
             name: member.name,
             code_hash: code_hash(&code.text),
@@ -222,20 +222,21 @@ impl Cluster {
         })
     }
 
-    /// Checks that every program can be read and put together. Blocks.
+    /// Checks that every program that is on this machine can be read and put together. Blocks.
     pub fn check_files(&self) -> Result<(), CliError> {
-        self.programs().map(drop)
+        let here = self.vats.iter().filter(|member| !matches!(member.place, Place::Web(_)));
+        programs(here).map(drop)
     }
+}
 
-    /// Each vat's program; what several run is read once.
-    fn programs(&self) -> Result<Vec<VatCode>, CliError> {
-        let mut known = BTreeMap::new();
-        let one = |Member { format, path, .. }: &Member| match known.entry((*format, path.clone())) {
-            Entry::Occupied(code) => Ok(VatCode::clone(code.get())),
-            Entry::Vacant(place) => sources::program(*format, path).map(|code| place.insert(code).clone()),
-        };
-        self.vats.iter().map(one).collect()
-    }
+/// Each vat's program; what several run is read once.
+fn programs<'m>(vats: impl IntoIterator<Item = &'m Member>) -> Result<Vec<VatCode>, CliError> {
+    let mut known = BTreeMap::new();
+    let one = |Member { format, place, .. }: &Member| match known.entry((*format, place.clone())) {
+        Entry::Occupied(code) => Ok(VatCode::clone(code.get())),
+        Entry::Vacant(slot) => sources::program_at(*format, place).map(|code| slot.insert(code).clone()),
+    };
+    vats.into_iter().map(one).collect()
 }
 
 /// The names of the vats in a configuration as a launch recorded it.
@@ -294,9 +295,17 @@ fn member(name: &str, vat: &Json, bundles: &Map<String, Json>) -> Result<Member,
         (None, Some(bundle)) => (CodeFormat::Bundle, bundle),
         _ => return Err(refuse("its bundle needs exactly one of sourceSpec and bundleSpec")),
     };
-    let path = path_of(&text).ok_or_else(|| refuse(&format!("{text:?} is neither a path nor a file URL")))?;
+    let place = match path_of(&text) {
+        Some(path) => Some(Place::File(path)),
+        None if format == CodeFormat::Module => None,
+        None if text.starts_with("http:") || text.starts_with("https:") => Some(Place::Web(text.clone())),
+        None => sources::data_of(&text).map(Place::Here),
+    };
+    let urls =
+        if format == CodeFormat::Module { "a file URL" } else { "a URL with file, http, https or data" };
+    let place = place.ok_or_else(|| refuse(&format!("{text:?} is neither a path nor {urls}")))?;
     let parameters = spec.parameters.map(|parameters| parameters.to_string().into());
-    Ok(Member { name: name.into(), format, path, parameters, limits, endowments })
+    Ok(Member { name: name.into(), format, place, parameters, limits, endowments })
 }
 
 /// The path that a path or a `file:` URL names.
@@ -309,8 +318,13 @@ fn path_of(text: &str) -> Option<PathBuf> {
     if !rest.starts_with('/') {
         return None;
     }
-    let mut bytes = Vec::with_capacity(rest.len());
-    let mut left = rest.as_bytes();
+    percent_decoded(rest).and_then(|bytes| String::from_utf8(bytes).ok()).map(PathBuf::from)
+}
+
+/// The bytes that a part of a URL stands for.
+pub(crate) fn percent_decoded(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut left = text.as_bytes();
     while let Some((first, after)) = left.split_first() {
         let (byte, after) = match (first, after) {
             (b'%', [high, low, after @ ..]) => {
@@ -323,7 +337,7 @@ fn path_of(text: &str) -> Option<PathBuf> {
         bytes.push(byte);
         left = after;
     }
-    String::from_utf8(bytes).ok().map(PathBuf::from)
+    Some(bytes)
 }
 
 /// Reads a regular file of UTF-8 text.
@@ -376,7 +390,7 @@ mod tests {
                 "no bundle is called \"b\"",
             ),
             (
-                json!({"bootstrap": "a", "vats": {"a": {"bundleSpec": "https://x/y"}}}),
+                json!({"bootstrap": "a", "vats": {"a": {"sourceSpec": "https://x/y"}}}),
                 Code::BadConfig,
                 "neither a path nor a file URL",
             ),
@@ -419,7 +433,12 @@ mod tests {
             "bundles": {"n": {"bundleSpec": "/abs/n.bundle"}}});
         make_absolute(&mut config, Path::new("/base"));
         let cluster = Cluster::parse(&config).map(|cluster| cluster.vats).unwrap_or_default();
-        let paths: Vec<_> = cluster.iter().map(|vat| (vat.format, vat.path.to_str().unwrap_or(""))).collect();
+        let shown = |place: &Place| match place {
+            Place::File(path) => path.display().to_string(),
+            Place::Web(url) | Place::Here(url) => url.clone(),
+        };
+        let places: Vec<_> = cluster.iter().map(|vat| (vat.format, shown(&vat.place))).collect();
+        let paths: Vec<_> = places.iter().map(|(format, text)| (*format, text.as_str())).collect();
         assert_eq!(
             paths,
             [

@@ -129,3 +129,40 @@ fn params(config: &str) -> Json {
     capstan::cluster::make_absolute(&mut json, base);
     json!({"config": json, "bootstrapOptional": true})
 }
+
+const BUNDLE: &str = "{\"moduleFormat\":\"iife\",\"external\":[\"@endo/far\"],\"exports\":[\"buildRootObject\"],\"code\":\"var __vatExports__ = (function (exports, __vatImports__) { exports.buildRootObject = () => __vatImports__('@endo/far').Far('root', { hi: () => 'there' }); return exports; })({}, __vatImports__);\"}";
+
+#[test]
+fn a_bundle_may_come_from_the_web_or_be_in_the_configuration() -> std::io::Result<()> {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let port = listener.local_addr()?.port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut lines = BufReader::new(&stream).lines();
+            let first = lines.next().and_then(Result::ok).unwrap_or_default();
+            while lines.next().and_then(Result::ok).is_some_and(|line| !line.is_empty()) {}
+            let status = if first.contains("/a.bundle") { "200 OK" } else { "404 Not Found" };
+            let head =
+                format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", BUNDLE.len());
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(BUNDLE.as_bytes()));
+        }
+    });
+    let shell = Shell::new();
+    let launch = |spec: &str| {
+        let config = json!({"bootstrap": "a", "vats": {"a": {"bundleSpec": spec}}});
+        let config = shell.file("cluster.json", &config.to_string());
+        shell.run(&["rpc", "launchSubcluster", &params(&config).to_string()])
+    };
+    for spec in [format!("http://127.0.0.1:{port}/a.bundle"), format!("data:application/json,{BUNDLE}")] {
+        let launched = launch(&spec).done();
+        let root = launched.get("rootKref").and_then(Json::as_str).unwrap_or_default();
+        assert_eq!(shell.run(&["send", root, "hi"]).done(), json!("there"));
+    }
+    let gone = format!("http://127.0.0.1:{port}/b.bundle");
+    assert_eq!(
+        launch(&gone).failed(1, "LAUNCH_FAILED"),
+        format!("fetch of user code {gone} failed: 404 Not Found")
+    );
+    Ok(())
+}
