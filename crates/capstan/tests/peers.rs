@@ -99,6 +99,47 @@ fn a_peer_is_closed_reconnected_and_forgotten() {
     }
 }
 
+/// Puts the files of one directory into another, in place of what is there.
+fn put(from: &std::path::Path, to: &std::path::Path) -> anyhow::Result<()> {
+    let _ = std::fs::remove_dir_all(to);
+    std::fs::create_dir_all(to)?;
+    std::fs::set_permissions(to, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn r175_a_home_that_was_copied_and_put_back_is_noticed() -> anyhow::Result<()> {
+    let (ann, bob) = (Shell::new(), Shell::new());
+    let counter = bob.launch_example("counter.js");
+    assert_eq!(ann.run(&["send", &url_of(&bob, &counter), "bump"]).done(), json!(1));
+    bob.run(&["daemon", "stop"]).done();
+    let aside = tempfile::tempdir()?;
+    let copy = aside.path().join("copy");
+    put(&bob.home(), &copy)?;
+    for n in 2..=3 {
+        assert_eq!(ann.run(&["send", &url_of(&bob, &counter), "bump"]).done(), json!(n));
+    }
+    let before = bob.run(&["status"]).done();
+    assert_eq!(before.get("alarms"), Some(&json!([])));
+    bob.run(&["daemon", "stop"]).done();
+    put(&copy, &bob.home())?;
+    // Its peer knows more of it than it does itself: it goes on as another, and its calls are its own.
+    assert_eq!(ann.run(&["send", &url_of(&bob, &counter), "bump"]).done(), json!(2));
+    let after = bob.run(&["status"]).done();
+    assert_eq!(before.get("peerId"), after.get("peerId"));
+    assert_ne!(before.get("incarnation"), after.get("incarnation"));
+    let alarms = after.get("alarms").and_then(Json::as_array).cloned().unwrap_or_default();
+    assert!(alarms.iter().any(|alarm| alarm.to_string().contains("an older backup")), "{after}");
+    assert_eq!(ann.run(&["remotes"]).done().pointer("/0/restartsSeen"), Some(&json!(1)));
+    Ok(())
+}
+
 #[test]
 fn a_peer_that_is_not_there_times_out() {
     let ann = Shell::new();
