@@ -6,6 +6,8 @@ use crate::turn::Turn;
 use crate::{clist, counts, queue};
 use capstan_model::capdata::CapData;
 use capstan_model::id::{EndpointId, KRef, PromiseId};
+use capstan_model::peer::Seq;
+use capstan_model::refs::Side;
 use capstan_store::overlay::Tx;
 use capstan_store::schema::{PromiseState, Promises, Remotes, VatPhase, Vats};
 use std::collections::BTreeSet;
@@ -29,7 +31,11 @@ pub(crate) fn examine(
             }
         }
         EndpointId::Remote(rid) => {
-            if known && turn.tx.get::<Remotes>(&rid).is_some() {
+            // A name of ours that was said to an earlier life of the peer only: this one would not understand, and what
+            // the value carries would count as held there for ever (03 D-9).
+            let said = clist::entry(&turn.tx, endpoint, KRef::Promise(kp))
+                .is_some_and(|row| row.eref.side() == Side::Export || row.last_mention != Seq(0));
+            if said && turn.tx.get::<Remotes>(&rid).is_some() {
                 let members = batch(&turn.tx, kp)?;
                 // What the peer cannot be told it will never be told: there is nobody to reject to.
                 remote::deliver(turn, rid, RemoteDelivery::Notify(members))?;

@@ -23,6 +23,12 @@ fn and_in_every_other() {
     weather(SEEDS..2 * SEEDS);
 }
 
+/// A fresh life was told of promises that only the dead one had known, and what they carried was kept for it for ever.
+#[test]
+fn what_only_a_dead_life_was_told_is_let_go() {
+    weather([1272, 1644, 100_142].into_iter());
+}
+
 #[test]
 fn the_same_seed_brings_the_same_storm() {
     for seed in [3, 8, 40] {
