@@ -162,7 +162,7 @@ mod tests {
             assert_eq!(said(&root, FileVerb::Access, path), Ok(String::new()));
         }
         let sibling = format!("{root_text}-sibling/a");
-        for path in ["../secret", "/etc/passwd", "in/../../secret", "..", "", &sibling].map(str::to_owned) {
+        for path in ["../secret", "/", "in/../../secret", "..", "", &sibling].map(str::to_owned) {
             let why = match path.as_str() {
                 "" => "fs.readFile:  is not a regular file".to_owned(),
                 _ => format!("fs.readFile: {path} is outside allowed root {root_text}"),

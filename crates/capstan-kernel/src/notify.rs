@@ -22,20 +22,20 @@ pub(crate) fn examine(
     if value_of(&turn.tx, kp)?.is_none() {
         return Err(Corrupt::WrongState(kp));
     }
-    let known = clist::entry(&turn.tx, endpoint, KRef::Promise(kp)).is_some();
+    let entry = clist::entry(&turn.tx, endpoint, KRef::Promise(kp));
     match endpoint {
         EndpointId::Vat(vat) => {
             let lives = turn.tx.get::<Vats>(&vat).is_some_and(|row| row.phase != VatPhase::Terminated);
-            if known && lives {
+            if entry.is_some() && lives {
                 return Ok(Some(endpoint));
             }
         }
         EndpointId::Remote(rid) => {
             // A name of ours that was said to an earlier life of the peer only: this one would not understand, and what
             // the value carries would count as held there for ever (03 D-9).
-            let said = clist::entry(&turn.tx, endpoint, KRef::Promise(kp))
-                .is_some_and(|row| row.eref.side() == Side::Export || row.last_mention != Seq(0));
-            if said && turn.tx.get::<Remotes>(&rid).is_some() {
+            let is_known =
+                entry.is_some_and(|row| row.eref.side() == Side::Export || row.last_mention != Seq(0));
+            if is_known && turn.tx.get::<Remotes>(&rid).is_some() {
                 let members = batch(&turn.tx, kp)?;
                 // What the peer cannot be told it will never be told: there is nobody to reject to.
                 remote::deliver(turn, rid, RemoteDelivery::Notify(members))?;

@@ -9,7 +9,7 @@ use capstan_model::peer::{Hint, PeerId};
 use capstan_sim::passable::Passable;
 use capstan_sim::scripted;
 use capstan_sim::world::Restart::{Keep, RestoreSnapshot, Wipe};
-use capstan_sim::world::{KernelId, World};
+use capstan_sim::world::{CallId, KernelId, World};
 use capstan_store::schema::{Clist, Meta, PeerIncarnations, Remotes, Sessions};
 use capstan_wire::seam::{LinkOrder, Verdict};
 use serde_json::{Value, json};
@@ -69,21 +69,31 @@ fn r30_a_url_for_what_is_gone_is_an_error_with_a_name_and_no_entry() {
     }
 }
 
+/// Ann, who gives up after so many dials, has called Bob's counter, whose URL this is, while he was down.
+fn called_while_down(
+    seed: u64,
+    of: (Generation, Generation),
+    attempts: u32,
+) -> (World, [KernelId; 2], String, CallId) {
+    let mut world = World::seeded(seed);
+    let ann = world.kernel_with("ann", |config, options| {
+        config.generation = of.0;
+        config.max_retry_attempts = attempts;
+        options.max_retry_attempts = attempts;
+    });
+    let bob = world.kernel_of("bob", of.1);
+    let counter = world.vat(bob, scripted::counter());
+    let url = world.issue(bob, counter);
+    let object = world.redeem(ann, &url);
+    world.kill(bob);
+    let call = world.start_call(ann, object, "bump", Vec::new());
+    (world, [ann, bob], url, call)
+}
+
 #[test]
 fn r94_where_retries_are_limited_what_waits_is_rejected_in_the_end() {
     for (of_ann, of_bob) in PAIRS {
-        let mut world = World::seeded(94);
-        let ann = world.kernel_with("ann", |config, options| {
-            config.generation = of_ann;
-            config.max_retry_attempts = 3;
-            options.max_retry_attempts = 3;
-        });
-        let bob = world.kernel_of("bob", of_bob);
-        let counter = world.vat(bob, scripted::counter());
-        let url = world.issue(bob, counter);
-        let object = world.redeem(ann, &url);
-        world.kill(bob);
-        let call = world.start_call(ann, object, "bump", Vec::new());
+        let (mut world, [ann, bob], url, call) = called_while_down(94, (of_ann, of_bob), 3);
         let asked = world.start_redeem(ann, &url);
         world.run_until_quiet();
         world.back_to(call).rejects("[KERNEL:CONNECTION_LOST] Remote connection lost");
@@ -105,18 +115,7 @@ fn r94_where_retries_are_limited_what_waits_is_rejected_in_the_end() {
 #[test]
 fn r95_a_return_before_that_resolves_the_call() {
     for (of_ann, of_bob) in PAIRS {
-        let mut world = World::seeded(95);
-        let ann = world.kernel_with("ann", |config, options| {
-            config.generation = of_ann;
-            config.max_retry_attempts = 50;
-            options.max_retry_attempts = 50;
-        });
-        let bob = world.kernel_of("bob", of_bob);
-        let counter = world.vat(bob, scripted::counter());
-        let url = world.issue(bob, counter);
-        let object = world.redeem(ann, &url);
-        world.kill(bob);
-        let call = world.start_call(ann, object, "bump", Vec::new());
+        let (mut world, [_, bob], _, call) = called_while_down(95, (of_ann, of_bob), 50);
         world.advance(3_000);
         assert_eq!(world.outcome(call), None, "{of_ann:?} {of_bob:?}");
         world.start(bob);
