@@ -40,12 +40,15 @@ impl Kernel {
         self.listen = started["listen"].clone();
     }
 
-    /// The process of the network that runs now.
+    /// The process of the network that runs now; none while one is between its fork and its program, for it still
+    /// bears the daemon's name then.
     fn worker(&self) -> Option<u32> {
         let daemon = self.shell.pid()?;
         let processes = std::fs::read_dir("/proc").ok()?.flatten();
         let mut pids = processes.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok());
-        pids.find(|pid| parent(*pid) == Some(daemon))
+        pids.find(|pid| {
+            parent(*pid) == Some(daemon) && arguments(*pid).first().is_some_and(|word| word == "net-worker")
+        })
     }
 
     /// Kills the process of the network and waits for the next one; returns it.
@@ -106,6 +109,12 @@ fn parent(pid: u32) -> Option<u32> {
     let mut after_name = stat.rsplit_once(") ")?.1.split(' ');
     let state = after_name.next()?;
     if state == "Z" { None } else { after_name.next()?.parse().ok() }
+}
+
+/// What a process was started with, behind the name of its program.
+fn arguments(pid: u32) -> Vec<String> {
+    let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split_terminator('\0').skip(1).map(str::to_owned).collect()
 }
 
 fn kill(pid: u32) {
@@ -222,11 +231,8 @@ fn r169_the_seed_of_the_key_is_seen_nowhere() -> anyhow::Result<()> {
         store.query_row("SELECT value FROM meta WHERE key = 'keySeed'", [], |row| row.get(0))?;
     assert_eq!(seed.len(), 64);
     let read = |path: &Path| String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned();
-    let of_worker = |file: &str| read(Path::new(&format!("/proc/{worker}/{file}")));
-    let arguments = of_worker("cmdline");
-    let arguments: Vec<&str> = arguments.split_terminator('\0').skip(1).collect();
-    assert_eq!(arguments, ["net-worker", "--log", "trace"]);
-    assert!(!of_worker("environ").contains(&seed));
+    assert_eq!(arguments(worker), ["net-worker", "--log", "trace"]);
+    assert!(!read(Path::new(&format!("/proc/{worker}/environ"))).contains(&seed));
     let log = read(&kernel.shell.home().join("daemon.log"));
     assert!(log.contains("net_worker: "), "the network logs here too: {log}");
     assert!(!log.contains(&seed));
