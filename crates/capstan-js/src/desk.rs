@@ -1,6 +1,7 @@
 //! Where one vat's syscalls and store changes collect during a delivery: the native functions its runtime calls.
 
 use crate::endow;
+use crate::freeze;
 use crate::limits::{Fuse, Limit};
 use crate::modules::load_late;
 use crate::places::Places;
@@ -85,6 +86,8 @@ pub(crate) fn host_object<'js>(
     host.set("vat", vat.to_string())?;
     host.set("bodyUnitsMax", limits.body_units_max as f64)?;
     host.set("slotsMax", f64::from(limits.slots_max))?;
+    let fuse = lock(desk).fuse.clone();
+    freeze::natives(ctx, &host, &fuse)?;
     syscalls(ctx, &host, desk)?;
     store(ctx, &host, desk)?;
     let report = report.clone();

@@ -12,6 +12,7 @@ mod desk;
 mod endow;
 mod engine;
 mod files;
+mod freeze;
 mod limits;
 mod modules;
 mod places;

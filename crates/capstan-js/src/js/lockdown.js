@@ -14,25 +14,21 @@ export const then = uncurry(Promise.prototype.then);
 export const isObject = x => (typeof x === 'object' && x !== null) || typeof x === 'function';
 
 const wasHardened = new WeakSet();
-const isHardened = uncurry(WeakSet.prototype.has);
-const noteHardened = uncurry(WeakSet.prototype.add);
+const { has: weakHas, add: weakAdd } = WeakSet.prototype;
+const isHardened = uncurry(weakHas);
 
 // What was hardened while the realm was still open: it reaches the intrinsics, which are not ready to freeze.
 let deferred = [];
+// What was frozen when it was closed. It stays in memory, for the walks know it by address.
+let ofRealm;
 
-const typedTag = getOwnPropertyDescriptor(getPrototypeOf(Int8Array.prototype), Symbol.toStringTag).get;
-const isTyped = object => apply(typedTag, object, []) !== undefined;
 // The elements of a typed array cannot be frozen; all else of it can.
-const close = object => {
-  if (!isTyped(object)) {
-    freeze(object);
-    return;
-  }
-  Object.preventExtensions(object);
-  for (const key of ownKeys(object)) {
-    const property = getOwnPropertyDescriptor(object, key);
+const closeTyped = array => {
+  Object.preventExtensions(array);
+  for (const key of ownKeys(array)) {
+    const property = getOwnPropertyDescriptor(array, key);
     if (typeof key === 'string' && `${key >>> 0}` === key) continue;
-    defineProperty(object, key, 'value' in property ? { writable: false, configurable: false } : { configurable: false });
+    defineProperty(array, key, 'value' in property ? { writable: false, configurable: false } : { configurable: false });
   }
 };
 
@@ -42,58 +38,8 @@ export const harden = root => {
     deferred.push(root);
     return root;
   }
-  if (!isObject(root) || isHardened(wasHardened, root)) return root;
-  const todo = [root];
-  const seen = new Set(todo);
-  const visit = value => {
-    if (isObject(value) && !seen.has(value) && !isHardened(wasHardened, value)) {
-      seen.add(value);
-      todo.push(value);
-    }
-  };
-  for (let i = 0; i < todo.length; i += 1) {
-    const object = todo[i];
-    close(object);
-    visit(getPrototypeOf(object));
-    for (const key of ownKeys(object)) {
-      const property = getOwnPropertyDescriptor(object, key);
-      if ('value' in property) visit(property.value);
-      else {
-        visit(property.get);
-        visit(property.set);
-      }
-    }
-  }
-  for (let i = 0; i < todo.length; i += 1) noteHardened(wasHardened, todo[i]);
+  if (isObject(root) && !isHardened(wasHardened, root)) host.freezeDeep(root, closeTyped, wasHardened, weakHas, weakAdd);
   return root;
-};
-
-// The same while no code of the vat has run: whatever the walk meets is the engine's or the runtime's, and what it asks
-// of the realm is as the engine made it.
-const hardenOwn = root => {
-  const todo = [];
-  const visit = value => {
-    if (((typeof value === 'object' && value !== null) || typeof value === 'function') && !wasHardened.has(value)) {
-      wasHardened.add(value);
-      todo[todo.length] = value;
-    }
-  };
-  visit(root);
-  for (let i = 0; i < todo.length; i += 1) {
-    const object = todo[i];
-    visit(getPrototypeOf(object));
-    const names = ownKeys(object);
-    // Most are functions with nothing but a length and a name.
-    if (typeof object !== 'function' || names.length !== 2 || names[0] !== 'length' || names[1] !== 'name') {
-      for (let k = 0; k < names.length; k += 1) {
-        const { value, get, set } = getOwnPropertyDescriptor(object, names[k]);
-        visit(value);
-        visit(get);
-        visit(set);
-      }
-    }
-    freeze(object);
-  }
 };
 
 // The only names of the engine that a vat may see; anything the engine adds later is absent until listed.
@@ -167,19 +113,11 @@ export const lockdown = (additions, { now, random }) => {
   const errors = [Error, TypeError, RangeError, SyntaxError, ReferenceError, EvalError, URIError, AggregateError];
   const prototypes = [Object, Function, Array, Promise, Date, RegExp, Map, Set, ...errors].map(C => C.prototype);
   for (const prototype of prototypes) for (const name of OVERRIDDEN) enableOverride(prototype, name);
-  const waiting = deferred;
+  const names = ownKeys(G).filter(name => G[name] !== G && getOwnPropertyDescriptor(G, name).configurable);
+  ofRealm = host.freezeRealm([...deferred, ...hidden, ...names.map(name => G[name]), ...ownKeys(additions).map(name => additions[name])], closeTyped);
   deferred = undefined;
-  for (const object of [...waiting, ...hidden]) hardenOwn(object);
-  for (const name of ownKeys(G)) {
-    const property = getOwnPropertyDescriptor(G, name);
-    if (property.value === G || !property.configurable) continue;
-    hardenOwn(property.value);
-    defineProperty(G, name, { value: property.value, writable: false, enumerable: false, configurable: false });
-  }
-  for (const name of ownKeys(additions)) {
-    hardenOwn(additions[name]);
-    defineProperty(G, name, { value: additions[name], writable: true, enumerable: false, configurable: true });
-  }
+  for (const name of names) defineProperty(G, name, { value: G[name], writable: false, enumerable: false, configurable: false });
+  for (const name of ownKeys(additions)) defineProperty(G, name, { value: additions[name], writable: true, enumerable: false, configurable: true });
   defineProperty(G, 'global', { value: G, writable: true, configurable: true });
   defineProperty(G, 'exports', { value: {}, writable: true, configurable: true });
 };

@@ -283,6 +283,11 @@ fn harden_freezes_what_it_can_and_keeps_the_elements_of_arrays_of_bytes() {
         "let getter = 0; const o = harden({ get x() { getter += 1; return 1; } }); getter === 0 && Object.isFrozen(o)",
         "const a = {}; const b = { a }; a.b = b; harden(a) === a && Object.isFrozen(b)",
         "const p = harden(Promise.resolve(1)); Object.isFrozen(p)",
+        "const bytes = Object.assign(new Uint8Array(1), { x: { y: 1 } }); harden(bytes); Object.isFrozen(bytes.x) && !Object.getOwnPropertyDescriptor(bytes, 'x').writable",
+        // A walk that fails half way is not taken for a whole one.
+        "let fails = true; const late = {}; const trap = new Proxy({}, { ownKeys: t => { if (fails) throw Error('not yet'); return Reflect.ownKeys(t); } }); \
+         const o = { trap, late }; let failed = false; try { harden(o); } catch { failed = true; } const open = !Object.isFrozen(late); \
+         fails = false; harden(o); failed && open && Object.isFrozen(late)",
     ]);
     fail(&["harden(new Proxy({}, { preventExtensions: () => false }))"]);
 }

@@ -5,7 +5,7 @@ use capstan_model::vat::*;
 
 const SOURCE: &str = "import { Far, E } from '@endo/far';
 export const buildRootObject = (_p, _q, baggage) => Far('root', {
-  loop() { for (;;); }, caught() { try { for (;;); } catch {} finally { for (;;); } }, async turns() { for (;;) await 0; },
+  loop() { for (;;); }, unending() { const more = () => new Proxy({}, { getPrototypeOf: more }); try { harden(more()); } catch { for (;;); } }, caught() { try { for (;;); } catch {} finally { for (;;); } }, async turns() { for (;;) await 0; },
   eat() { const a = []; for (;;) a.push('x'.repeat(100000) + a.length); },
   eatCaught() { let a = []; try { for (;;) a.push('x'.repeat(100000) + a.length); } catch { a = undefined; } return 'survived'; },
   deep() { const f = n => 1 + f(n); return f(1); }, json: () => JSON.parse('['.repeat(200000)),
@@ -49,7 +49,7 @@ fn fault_of(mut vat: Vat, method: &str, slots: &[&str]) -> String {
 
 #[test]
 fn k133_endless_work_meets_the_deadline() {
-    for method in ["loop", "caught", "turns"] {
+    for method in ["loop", "caught", "turns", "unending"] {
         assert_eq!(fault(method, &[]), "crank deadline of 300 ms exceeded");
     }
 }
