@@ -21,4 +21,4 @@ pub mod rpc;
 pub use fault::Fault;
 pub use kernel_end::{Kernel, KernelEnd};
 pub use network_end::{Network, Sink, VERDICT_MAX, serve};
-pub use process::{NetworkProcess, NetworkProgram, StartError};
+pub use process::{NetworkProcess, StartError};

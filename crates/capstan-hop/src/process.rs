@@ -7,8 +7,8 @@ use crate::fault::Fault;
 use crate::kernel_end::{Kernel, KernelEnd};
 use crate::message::Options;
 use capstan_model::peer::{ChannelId, Hint};
+use capstan_model::program::Program;
 use capstan_wire::seam::{LinkEvent, LinkOrder};
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -30,15 +30,6 @@ const PAUSE_MIN: Duration = Duration::from_millis(25);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// A process that lived so long was sound: the next pause is a short one.
 const SOUND: Duration = Duration::from_secs(10);
-
-/// What is run as the process of the network. It serves the socket that is its standard input ([`crate::serve`]) and ends when that does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NetworkProgram {
-    /// The program.
-    pub program: PathBuf,
-    /// Its arguments; nothing secret, others can read them.
-    pub arguments: Vec<OsString>,
-}
 
 /// Why there is no network.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +78,7 @@ impl std::fmt::Debug for Current {
 impl NetworkProcess {
     /// Starts the process and waits until its network runs, which then is kept running. To be called on a tokio runtime.
     pub async fn start(
-        program: NetworkProgram,
+        program: Program,
         options: Options,
         kernel: Arc<dyn Kernel>,
     ) -> Result<NetworkProcess, StartError> {
@@ -145,7 +136,7 @@ impl Kernel for Ears {
 }
 
 struct Keeper {
-    program: NetworkProgram,
+    program: Program,
     options: Options,
     ears: Arc<Ears>,
     current: Current,
@@ -173,11 +164,11 @@ impl Life {
 
 impl Keeper {
     fn launch(&self, options: Options, again: bool) -> Result<Life, StartError> {
-        let failed = |source| StartError::Spawn { program: self.program.program.clone(), source };
+        let failed = |source| StartError::Spawn { program: self.program.path.clone(), source };
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(failed)?;
         ours.set_nonblocking(true).map_err(failed)?;
         let (reader, writer) = tokio::net::UnixStream::from_std(ours).map_err(failed)?.into_split();
-        let mut command = Command::new(&self.program.program);
+        let mut command = Command::new(&self.program.path);
         command
             .args(&self.program.arguments)
             .stdin(Stdio::from(OwnedFd::from(theirs)))

@@ -2,11 +2,10 @@
 
 use crate::loader::Loader;
 use crate::services::StartService;
-use capstan_hop::NetworkProgram;
-use capstan_jail::Program;
 use capstan_kernel::host_op::LaunchConfig;
 use capstan_kernel::kernel::Generation;
 use capstan_model::peer::Millis;
+use capstan_model::program::Program;
 use capstan_store::sqlite::Sync;
 use capstan_wire::link::LinkOptions;
 use capstan_wire::relay_pool::RelayLimits;
@@ -32,7 +31,7 @@ pub struct HostConfig {
     /// Whether there is a network at all. Without it links are wanted in vain and outboxes stay.
     pub network: bool,
     /// What to run as the process of the network; `None`: the network is in this process.
-    pub network_program: Option<NetworkProgram>,
+    pub network_program: Option<Program>,
     /// Which handshake to speak.
     pub generation: Generation,
     /// What a commit waits for.

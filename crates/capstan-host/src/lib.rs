@@ -27,9 +27,9 @@ mod services;
 mod start;
 mod vats;
 
-pub use capstan_hop::NetworkProgram;
-pub use capstan_jail::{Program, serve as serve_vat};
+pub use capstan_jail::serve as serve_vat;
 pub use capstan_js::{VAT_TYPES, served_modules};
+pub use capstan_model::program::Program;
 pub use capstan_store::sqlite::Sync;
 pub use config::{HostConfig, Isolation, SeedSource, SystemSubcluster};
 pub use error::{HostError, HostFault, QueryError};

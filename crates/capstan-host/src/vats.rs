@@ -2,7 +2,7 @@
 
 use crate::config::Isolation;
 use capstan_jail::Processes;
-use capstan_js::{OrderError, VatEvent, Workers};
+use capstan_js::{OrderError, Surroundings, VatEvent, Workers};
 use capstan_model::fetch::FetchOutcome;
 use capstan_model::file::FileOutcome;
 use capstan_model::id::VatId;
@@ -25,7 +25,11 @@ impl VatPool {
         sink: impl Fn(VatEvent) + Send + Sync + 'static,
     ) -> Self {
         match isolation {
-            Isolation::Threads => VatPool::Threads(Workers::restricted(threads, allowed_globals, sink)),
+            Isolation::Threads => {
+                let allowed_globals = allowed_globals.map(Into::into);
+                let surroundings = Surroundings { allowed_globals, ..Surroundings::default() };
+                VatPool::Threads(Workers::among(surroundings, threads, sink))
+            }
             Isolation::Processes(program) => {
                 VatPool::Processes(Processes::new(Handle::current(), program, allowed_globals, sink))
             }

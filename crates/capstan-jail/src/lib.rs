@@ -16,4 +16,4 @@ mod said;
 
 pub use confine::{ConfineError, confine};
 pub use inside::{ServeError, serve};
-pub use outside::{Processes, Program};
+pub use outside::Processes;

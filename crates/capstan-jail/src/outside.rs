@@ -6,18 +6,19 @@ use capstan_js::VatEvent;
 use capstan_model::fetch::FetchOutcome;
 use capstan_model::file::FileOutcome;
 use capstan_model::id::VatId;
-use capstan_model::vat::{DeliveryId, VatDelivery, VatFault, VatIncarnation, VatLimits, VatStart};
+use capstan_model::program::Program;
+use capstan_model::vat::{
+    DeliveryId, FileAccess, VatDelivery, VatFault, VatIncarnation, VatLimits, VatStart,
+};
 use std::collections::{BTreeMap, VecDeque};
-use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, WeakUnboundedSender, unbounded_channel};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, interval};
 
@@ -26,15 +27,6 @@ const GRACE: Duration = Duration::from_secs(5);
 /// How long a process may take to come up, beside the vat's own deadline.
 const SPAWN_MAX: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-
-/// The program that runs [`serve`](crate::serve) on its standard input and output.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Program {
-    /// The executable.
-    pub path: PathBuf,
-    /// Its arguments.
-    pub arguments: Vec<OsString>,
-}
 
 type Sink = Arc<dyn Fn(VatEvent) + Send + Sync>;
 
@@ -58,7 +50,7 @@ pub struct Processes {
 }
 
 impl Processes {
-    /// Vats will run `program`, attended to by tasks of `runtime`. They may ask for no globals but `allowed_globals`;
+    /// Vats will run `program`, which is to call [`serve`](crate::serve) on its standard input and output, attended to by tasks of `runtime`. They may ask for no globals but `allowed_globals`;
     /// `None`: for all. The sink must not block for long and must not panic.
     pub fn new(
         runtime: Handle,
@@ -73,15 +65,13 @@ impl Processes {
     pub fn start(&self, start: VatStart) {
         let (vat, incarnation, limits) = (start.vat, start.incarnation, start.limits);
         let (orders, queue) = unbounded_channel();
-        if start.endowments.files.as_ref().is_some_and(|files| files.exists_sync) {
-            let why = "a vat in a process of its own cannot have fs.existsSync: it has no right to any file"
-                .to_owned();
-            return (self.sink)(VatEvent::Started { vat, incarnation, result: Err(why) });
-        }
+        let files = start.endowments.files.clone().filter(|files| files.exists_sync);
         // The receiver is here.
         let _ = orders
             .send(Order::Start { start: Box::new(start), allowed_globals: self.allowed_globals.clone() });
-        let cell = Cell { vat, incarnation, limits, sink: self.sink.clone(), runs: self.runs.clone() };
+        let answers = orders.downgrade();
+        let (sink, runs) = (self.sink.clone(), self.runs.clone());
+        let cell = Cell { vat, incarnation, limits, files, answers, sink, runs };
         let program = self.program.clone();
         let mut runs = lock(&self.runs);
         let task = self.runtime.spawn(cell.attend(program, queue)).abort_handle();
@@ -140,6 +130,9 @@ struct Cell {
     vat: VatId,
     incarnation: VatIncarnation,
     limits: VatLimits,
+    /// What the vat may ask about while it waits.
+    files: Option<FileAccess>,
+    answers: WeakUnboundedSender<Order>,
     sink: Sink,
     runs: Runs,
 }
@@ -231,6 +224,17 @@ impl Cell {
                 Err(error) => return broken(format!("the vat's process said what it may not say: {error}")),
             };
             let event = match said {
+                Told::Exists(path) => {
+                    let Some(files) = self.files.clone().filter(|_| !lock(debts).owed.is_empty()) else {
+                        return out_of_turn();
+                    };
+                    let look = move || capstan_js::exists(&files, &path);
+                    let found = tokio::task::spawn_blocking(look).await;
+                    let found = found.unwrap_or_else(|error| Err(format!("fs.existsSync: {error}")));
+                    // A run that is not wanted any more needs no answer.
+                    self.answers.upgrade().map(|answers| answers.send(Order::Exists(found)));
+                    continue;
+                }
                 Told::Log { level, console, text } => VatEvent::Log { vat, level, console, text },
                 Told::Woken => VatEvent::Woken { vat, incarnation },
                 // It gave its own thread up, and cannot have another.
@@ -282,7 +286,7 @@ async fn give(mut queue: UnboundedReceiver<Order>, mut orders: ChildStdin, debts
             Order::Deliver(batch) => {
                 lock(debts).add(Owed::Replies(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
             }
-            Order::Fetched(..) | Order::Looked(..) => {}
+            Order::Fetched(..) | Order::Looked(..) | Order::Exists(..) => {}
         }
         let written = match frame::encode(&order) {
             Ok(frame) => orders.write_all(&frame).await,

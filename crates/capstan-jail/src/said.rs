@@ -18,6 +18,8 @@ pub(crate) enum Order {
     Deliver(Vec<(DeliveryId, VatDelivery)>),
     Fetched(u64, FetchOutcome),
     Looked(u64, FileOutcome),
+    /// The answer to [`Told::Exists`].
+    Exists(Result<bool, String>),
 }
 
 /// From the child; the cases of `capstan_js::VatEvent`.
@@ -27,5 +29,11 @@ pub(crate) enum Told {
     Replied(Vec<(DeliveryId, VatReply)>),
     Died(VatFault),
     Woken,
-    Log { level: String, console: bool, text: String },
+    /// The vat asks `fs.existsSync` for a path, and waits.
+    Exists(String),
+    Log {
+        level: String,
+        console: bool,
+        text: String,
+    },
 }

@@ -1,6 +1,7 @@
 //! Native parts of the globals that a vat's configuration asks for (04 §2). Each vat has its own; they end with it.
 
 use crate::timers::Timers;
+use crate::workers::Exists;
 use capstan_model::id::VatId;
 use capstan_model::vat::{Endowments, FileAccess, GLOBALS};
 use hmac::{Hmac, KeyInit, Mac};
@@ -67,13 +68,14 @@ pub(crate) fn natives<'js>(
     host: &Object<'js>,
     endowments: &Endowments,
     timers: &SharedTimers,
+    exists: &Exists,
 ) -> Result<()> {
     let names: Vec<&str> = endowments.globals.iter().map(|name| &**name).collect();
     host.set("globals", names)?;
     let hosts = endowments.allowed_hosts.iter().flatten().map(|host| &**host);
     host.set("allowedHosts", hosts.collect::<Vec<&str>>())?;
     if let Some(access) = &endowments.files {
-        files(ctx, host, access)?;
+        files(ctx, host, access, exists)?;
     }
     clock(ctx, host, timers)?;
     chance(ctx, host)?;
@@ -82,15 +84,15 @@ pub(crate) fn natives<'js>(
 }
 
 /// Looking is an order that the realm's side gives; only whether a file exists is told at once.
-fn files<'js>(ctx: &Ctx<'js>, host: &Object<'js>, access: &FileAccess) -> Result<()> {
+fn files<'js>(ctx: &Ctx<'js>, host: &Object<'js>, access: &FileAccess, exists: &Exists) -> Result<()> {
     let given = Object::new(ctx.clone())?;
     given.set("existsSync", access.exists_sync)?;
     given.set("readFile", access.read_file)?;
     given.set("access", access.access)?;
     host.set("files", given)?;
-    let access = access.clone();
+    let (access, exists) = (access.clone(), exists.clone());
     let exists = move |ctx: Ctx<'js>, path: String| {
-        crate::files::exists(&access, &path).map_err(|why| Exception::throw_message(&ctx, &why))
+        exists(&access, &path).map_err(|why| Exception::throw_message(&ctx, &why))
     };
     host.set("exists", Function::new(ctx.clone(), exists)?)
 }

@@ -62,7 +62,7 @@ pub(crate) struct Engine {
 impl Engine {
     /// Brings a vat up: realm, code, `buildRootObject`. The text of an error is the reason as users see it.
     pub(crate) fn start(start: VatStart, report: &Report) -> Result<(Engine, VatStarted), String> {
-        endow::check(start.vat, &start.endowments, report.allowed_globals())?;
+        endow::check(start.vat, &start.endowments, report.surroundings.allowed_globals.as_deref())?;
         let fuse = Fuse::new(start.limits);
         let timers = SharedTimers::default();
         let places = Places::default();
@@ -81,7 +81,8 @@ impl Engine {
         let started = context.with(|ctx| {
             let _emptied = rejections::Emptied;
             let host = desk::host_object(&ctx, &desk, start.vat, report, &places).map_err(failed)?;
-            endow::natives(&ctx, &host, &start.endowments, &timers).map_err(failed)?;
+            endow::natives(&ctx, &host, &start.endowments, &timers, &report.surroundings.exists)
+                .map_err(failed)?;
             let bring_up = || {
                 let text = |caught| placed_text(caught, &places);
                 let side = boot(&ctx, host, &start.endowments)?;

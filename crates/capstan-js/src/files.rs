@@ -32,8 +32,11 @@ pub fn look(access: &FileAccess, request: &FileRequest) -> FileOutcome {
     done.map_err(|why| format!("fs.{name}: {why}"))
 }
 
-/// Whether there is a file or directory that the vat may look at.
-pub(crate) fn exists(access: &FileAccess, path: &str) -> Result<bool, String> {
+/// Whether there is a file or directory that the vat may look at. Blocks as the disk does.
+///
+/// # Errors
+/// A path that leaves the directory, a link, or what the disk says.
+pub fn exists(access: &FileAccess, path: &str) -> Result<bool, String> {
     let absent = |error: &Error| matches!(error, Error::Failed(Errno::NOENT | Errno::NOTDIR, _));
     match find(&access.root_dir, path) {
         Ok(_) => Ok(true),

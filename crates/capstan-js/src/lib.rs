@@ -25,6 +25,6 @@ mod workers;
 /// TypeScript declarations of everything that the source of a vat may import, and of its globals (04 §9): one `.d.ts`.
 pub const VAT_TYPES: &str = include_str!("vat.d.ts");
 
-pub use files::look;
+pub use files::{exists, look};
 pub use modules::served_modules;
-pub use workers::{OrderError, VatEvent, Workers};
+pub use workers::{Exists, OrderError, Surroundings, VatEvent, Workers};

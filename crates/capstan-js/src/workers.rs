@@ -8,7 +8,7 @@ use capstan_model::fetch::FetchOutcome;
 use capstan_model::file::FileOutcome;
 use capstan_model::id::VatId;
 use capstan_model::vat::{
-    DeliveryId, VatDelivery, VatFault, VatIncarnation, VatLimits, VatReply, VatStart, VatStarted,
+    DeliveryId, FileAccess, VatDelivery, VatFault, VatIncarnation, VatLimits, VatReply, VatStart, VatStarted,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -87,6 +87,25 @@ pub enum OrderError {
 
 type Sink = Arc<dyn Fn(VatEvent) + Send + Sync>;
 
+/// Tells whether there is a file or directory that a vat with such access may look at; the vat waits meanwhile.
+pub type Exists = Arc<dyn Fn(&FileAccess, &str) -> Result<bool, String> + Send + Sync>;
+
+/// What vats find where they run.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// The globals that they may ask for; `None`: all of [`GLOBALS`](capstan_model::vat::GLOBALS).
+    pub allowed_globals: Option<Arc<[Arc<str>]>>,
+    /// Answers `fs.existsSync`.
+    pub exists: Exists,
+}
+
+impl Default for Surroundings {
+    /// Every global, and the files of this process.
+    fn default() -> Self {
+        Surroundings { allowed_globals: None, exists: Arc::new(crate::files::exists) }
+    }
+}
+
 enum Order {
     Start(Box<VatStart>),
     Deliver(VatId, VatIncarnation, Vec<(DeliveryId, VatDelivery)>),
@@ -150,18 +169,10 @@ impl Lane {
 pub(crate) struct Report {
     lane: Arc<Lane>,
     sink: Sink,
-    allowed_globals: AllowedGlobals,
+    pub(crate) surroundings: Surroundings,
 }
 
-/// Which globals a vat may ask for; none: all there are.
-type AllowedGlobals = Option<Arc<[Arc<str>]>>;
-
 impl Report {
-    /// What this host lets vats ask for.
-    pub(crate) fn allowed_globals(&self) -> Option<&[Arc<str>]> {
-        self.allowed_globals.as_deref()
-    }
-
     pub(crate) fn send(&self, event: VatEvent) {
         let given_up = lock(&self.lane.given_up);
         if !*given_up {
@@ -177,7 +188,7 @@ struct Homes {
 
 struct Pool {
     sink: Sink,
-    allowed_globals: AllowedGlobals,
+    surroundings: Surroundings,
     homes: Mutex<Homes>,
 }
 
@@ -189,26 +200,21 @@ pub struct Workers {
 impl Workers {
     /// Starts `threads` worker threads (0: one per core). The sink must not block for long and must not panic.
     pub fn new(threads: usize, sink: impl Fn(VatEvent) + Send + Sync + 'static) -> Self {
-        Self::restricted(threads, None, sink)
+        Self::among(Surroundings::default(), threads, sink)
     }
 
-    /// The same, and vats may ask for no globals but these; `None`: for all of
-    /// [`GLOBALS`](capstan_model::vat::GLOBALS).
-    pub fn restricted(
+    /// The same, with other surroundings.
+    pub fn among(
+        surroundings: Surroundings,
         threads: usize,
-        allowed_globals: Option<Vec<Arc<str>>>,
         sink: impl Fn(VatEvent) + Send + Sync + 'static,
     ) -> Self {
         let threads =
             if threads == 0 { thread::available_parallelism().map_or(1, usize::from) } else { threads };
         let sink: Sink = Arc::new(sink);
-        let allowed_globals: AllowedGlobals = allowed_globals.map(Into::into);
-        let lanes = (0..threads).map(|_| open_lane(&sink, &allowed_globals)).collect();
-        let pool = Arc::new(Pool {
-            sink,
-            allowed_globals,
-            homes: Mutex::new(Homes { lanes, homes: BTreeMap::new() }),
-        });
+        let lanes = (0..threads).map(|_| open_lane(&sink, &surroundings)).collect();
+        let homes = Mutex::new(Homes { lanes, homes: BTreeMap::new() });
+        let pool = Arc::new(Pool { sink, surroundings, homes });
         let watched = Arc::downgrade(&pool);
         // Without a watchdog only native loops go unnoticed, so a failed spawn is not the end.
         let _ = thread::Builder::new().name("vat-watchdog".to_owned()).spawn(move || watch(&watched));
@@ -304,10 +310,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn open_lane(sink: &Sink, allowed_globals: &AllowedGlobals) -> Arc<Lane> {
+fn open_lane(sink: &Sink, surroundings: &Surroundings) -> Arc<Lane> {
     let lane = Arc::new(Lane::default());
-    let allowed_globals = allowed_globals.clone();
-    let report = Report { lane: lane.clone(), sink: sink.clone(), allowed_globals };
+    let report = Report { lane: lane.clone(), sink: sink.clone(), surroundings: surroundings.clone() };
     let builder = thread::Builder::new().name("vats".to_owned()).stack_size(THREAD_STACK_BYTES);
     // If the system gives no thread, the orders wait; nothing else can be done here.
     let _ = builder.spawn(move || run(&report));
@@ -469,7 +474,7 @@ fn give_up_stuck(pool: &Pool) -> Vec<VatEvent> {
         *lock(&lane.given_up) = true;
         let mut homes = lock(&pool.homes);
         if let Some(place) = homes.lanes.get_mut(index) {
-            *place = open_lane(&pool.sink, &pool.allowed_globals);
+            *place = open_lane(&pool.sink, &pool.surroundings);
         }
         let mut dead = Vec::new();
         homes.homes.retain(|vat, (incarnation, lane)| {
@@ -501,7 +506,7 @@ mod tests {
     fn k142_parts_of_an_end_that_fail_are_logged_each_and_the_rest_is_done() {
         let (events, told) = channel();
         let sink: Sink = Arc::new(move |event| drop(events.send(event)));
-        let report = Report { lane: Arc::default(), sink, allowed_globals: None };
+        let report = Report { lane: Arc::default(), sink, surroundings: Surroundings::default() };
         let done = Mutex::new(Vec::new());
         let parts: [Part<'_>; 4] = [
             ("first", Box::new(|| panic!("it is stuck"))),

@@ -10,6 +10,7 @@ pub mod fetch;
 pub mod file;
 pub mod id;
 pub mod peer;
+pub mod program;
 pub mod refs;
 pub mod smallcaps;
 pub mod vat;

@@ -86,3 +86,35 @@ fn a_vats_process_has_no_environment_and_is_filtered() {
     let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap_or_default();
     assert_eq!(files.split_whitespace().nth(3), Some("0"), "{files}");
 }
+
+#[test]
+fn a_vat_in_its_process_asks_the_daemon_for_its_files() {
+    let shell = started();
+    let source = "import { Far } from '@endo/far';
+        const tell = promise => promise.then(found => found ?? 'there', error => error.message);
+        export const buildRootObject = () => Far('reader', {
+            bootstrap() {},
+            read: path => tell(fs.promises.readFile(path, 'utf8')),
+            access: path => tell(fs.promises.access(path)),
+            exists: path => fs.existsSync(path),
+            seen: paths => paths.filter(fs.existsSync).length,
+        });";
+    let source = shell.file("reader.js", source);
+    shell.directory("files");
+    shell.file("files/note.txt", "hello");
+    let given =
+        json!({"rootDir": "files", "existsSync": true, "promises": {"readFile": true, "access": true}});
+    let config =
+        json!({"bootstrap": "r", "vats": {"r": {"sourceSpec": source, "platformConfig": {"fs": given}}}});
+    let launched = shell.run(&["launch", &shell.file("cluster.json", &config.to_string())]).done();
+    let reader = launched.get("rootKref").and_then(Json::as_str).unwrap_or_default().to_owned();
+    let ask = |method: &str, argument: &str| shell.run(&["send", &reader, method, argument]).done();
+    assert_eq!(ask("exists", "note.txt"), json!(true));
+    assert_eq!(ask("exists", "absent"), json!(false));
+    assert_eq!(ask("read", "note.txt"), json!("hello"));
+    assert_eq!(ask("access", "note.txt"), json!("there"));
+    assert!(ask("read", "../reader.js").to_string().contains("is outside allowed root"));
+    assert_eq!(ask("seen", &json!(vec!["note.txt"; 100]).to_string()), json!(100));
+    let refused = shell.run(&["send", &reader, "exists", "../reader.js"]).failed(1, "REJECTED");
+    assert!(refused.contains("is outside allowed root"), "{refused}");
+}

@@ -1,6 +1,6 @@
 //! A tiny kernel for two or more vats: it routes sends, keeps promises, and nothing is durable.
 
-use capstan_js::{VatEvent, Workers};
+use capstan_js::{Surroundings, VatEvent, Workers};
 use capstan_model::capdata::{CapData, Message, Resolution};
 use capstan_model::id::VatId;
 use capstan_model::refs::{Side, VObject, VRef};
@@ -45,7 +45,9 @@ impl Vat {
     /// On a host that lets vats ask for these globals only.
     pub(crate) fn try_start_allowing(start: VatStart, allowed: Option<Vec<Arc<str>>>) -> Result<Vat, String> {
         let (tx, events) = channel();
-        let workers = Workers::restricted(1, allowed, move |event| drop(tx.send(event)));
+        let surroundings =
+            Surroundings { allowed_globals: allowed.map(Into::into), ..Surroundings::default() };
+        let workers = Workers::among(surroundings, 1, move |event| drop(tx.send(event)));
         let mut rows: BTreeMap<_, _> = start.store.iter().cloned().collect();
         let (id, incarnation) = (start.vat, start.incarnation);
         workers.start(start).unwrap();

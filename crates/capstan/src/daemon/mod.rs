@@ -236,11 +236,15 @@ fn host_config(options: DaemonOptions) -> Result<HostConfig, CliError> {
         config.listen = options.listen;
     }
     if options.vat_processes {
-        let path =
-            std::env::current_exe().map_err(|error| CliError::io("cannot find this program", error))?;
-        config.isolation = Isolation::Processes(Program { path, arguments: vec![VAT_WORKER.into()] });
+        config.isolation = Isolation::Processes(this_program([VAT_WORKER])?);
     }
     Ok(config)
+}
+
+/// This program with other arguments: a part of a daemon runs in a process of its own.
+fn this_program<const N: usize>(arguments: [&str; N]) -> Result<Program, CliError> {
+    let path = std::env::current_exe().map_err(|error| CliError::io("cannot find this program", error))?;
+    Ok(Program { path, arguments: arguments.map(Into::into).into() })
 }
 
 fn start_failed(error: HostError) -> CliError {

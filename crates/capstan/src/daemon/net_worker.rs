@@ -2,7 +2,7 @@
 
 use super::log;
 use crate::error::CliError;
-use capstan_host::{NetworkProgram, network_worker};
+use capstan_host::{Program, network_worker};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -11,9 +11,8 @@ use std::os::unix::net::UnixStream;
 const COMMAND: &str = "net-worker";
 
 /// What runs as the network of a kernel in this process.
-pub(crate) fn program(log_filter: &str) -> Result<NetworkProgram, CliError> {
-    let program = std::env::current_exe().map_err(|error| CliError::io("cannot find this program", error))?;
-    Ok(NetworkProgram { program, arguments: [COMMAND, "--log", log_filter].map(Into::into).into() })
+pub(crate) fn program(log_filter: &str) -> Result<Program, CliError> {
+    super::this_program([COMMAND, "--log", log_filter])
 }
 
 /// Serves until the daemon is gone. What is logged goes to standard error, which the daemon reads.
