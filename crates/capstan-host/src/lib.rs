@@ -31,6 +31,7 @@ pub use capstan_jail::serve as serve_vat;
 pub use capstan_js::{VAT_TYPES, served_modules};
 pub use capstan_model::program::Program;
 pub use capstan_store::sqlite::Sync;
+pub use capstan_wire::relay_pool::RelayLimits;
 pub use config::{HostConfig, Isolation, SeedSource, SystemSubcluster};
 pub use error::{HostError, HostFault, QueryError};
 pub use fetch::fetch_code;

@@ -89,7 +89,7 @@ struct NetworkSpec {
 /// Limits of one vat (04 §8); what is left out is as for all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub(crate) struct LimitsSpec {
+pub struct LimitsSpec {
     crank_deadline_ms: Option<u64>,
     memory_bytes_max: Option<u64>,
     syscalls_max: Option<u32>,

@@ -10,6 +10,8 @@ pub mod cluster;
 pub mod daemon;
 pub mod error;
 pub mod home;
+pub mod limit;
+pub mod links;
 pub mod rpc;
 pub mod rules;
 mod sources;

@@ -2,17 +2,14 @@
 //! for (04 §2, §8).
 
 use crate::cluster::LimitsSpec;
+use crate::limit::{self, Limit};
 use capstan_model::vat::{GLOBALS, VatLimits};
-use serde::Deserialize;
-use serde_json::{Map, Value as Json};
-use std::fmt;
-use std::str::FromStr;
 
 /// The rules of one daemon.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VatRules {
     /// Limits of vats that have none of their own; of several for one thing the last counts.
-    pub limits: Vec<Limit>,
+    pub limits: Vec<Limit<LimitsSpec>>,
     /// The globals that vats may ask for; none: all there are.
     pub allowed_globals: Option<Vec<String>>,
 }
@@ -20,42 +17,14 @@ pub struct VatRules {
 impl VatRules {
     /// The limits of a vat that says nothing about them.
     pub(crate) fn limits(&self) -> VatLimits {
-        let named = self.limits.iter().map(|limit| (limit.name.clone(), Json::from(limit.value)));
-        // Each was read like this before.
-        let spec = LimitsSpec::deserialize(Json::Object(named.collect())).unwrap_or_default();
-        spec.over(VatLimits::default())
+        limit::together(&self.limits).over(VatLimits::default())
     }
 
     /// The options of `daemon start` that say the same.
     pub(crate) fn arguments(&self) -> Vec<String> {
-        let limits = self.limits.iter().flat_map(|limit| ["--limit".to_owned(), limit.to_string()]);
         let globals =
             self.allowed_globals.iter().map(|names| format!("--allowed-globals={}", names.join(",")));
-        limits.chain(globals).collect()
-    }
-}
-
-/// One limit as written on the command line: `crankDeadlineMs=5000`, by its name in a vat's configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limit {
-    name: String,
-    value: u64,
-}
-
-impl FromStr for Limit {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (name, value) = text.split_once('=').ok_or("expected NAME=NUMBER")?;
-        let value = value.parse().map_err(|_| format!("{value:?} is not a number"))?;
-        let single = Map::from_iter([(name.to_owned(), Json::from(value))]);
-        LimitsSpec::deserialize(Json::Object(single)).map_err(|error| error.to_string())?;
-        Ok(Limit { name: name.to_owned(), value })
-    }
-}
-
-impl fmt::Display for Limit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}={}", self.name, self.value)
+        limit::options("--limit", &self.limits).chain(globals).collect()
     }
 }
 
@@ -74,7 +43,7 @@ mod tests {
 
     #[test]
     fn limits_have_the_names_of_the_configuration() {
-        let limit = |text: &str| text.parse::<Limit>();
+        let limit = |text: &str| text.parse::<Limit<LimitsSpec>>();
         let limits = ["crankDeadlineMs=5", "queuedMax=7", "crankDeadlineMs=6"].map(limit);
         let rules = VatRules { limits: limits.into_iter().flatten().collect(), allowed_globals: None };
         assert_eq!(rules.limits(), VatLimits { crank_deadline_ms: 6, queued_max: 7, ..VatLimits::default() });

@@ -246,3 +246,19 @@ fn a_port_in_use_is_said_once() {
     let message = two.run(&["daemon", "start", "--listen", address]).failed(1, "IO");
     assert_eq!(message.matches("cannot listen on").count(), 1, "{message}");
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_daemon_may_open_as_many_files_as_the_system_allows_it() {
+    let shell = Shell::new();
+    let start = shell.command(&["daemon", "start", "--no-network"]);
+    let mut narrow = std::process::Command::new("sh");
+    narrow.args(["-c", "ulimit -Sn 256; exec \"$0\" \"$@\""]).arg(start.get_program()).args(start.get_args());
+    narrow.env("CAPSTAN_HOME", shell.home()).stdout(Stdio::null());
+    assert!(narrow.status().is_ok_and(|status| status.success()));
+    let pid = shell.pid().unwrap_or_else(|| panic!("no daemon"));
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap_or_default();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap_or_default();
+    let words: Vec<&str> = files.split_whitespace().collect();
+    assert!(matches!(words[..], [_, _, _, soft, hard, _] if soft == hard), "{limits}");
+}

@@ -9,6 +9,7 @@ mod fsck;
 mod help;
 mod isolation;
 mod kill_soak;
+mod links;
 mod net_worker;
 mod peer_restart;
 mod peers;

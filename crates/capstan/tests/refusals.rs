@@ -23,6 +23,7 @@ fn what_the_parser_refuses_is_a_document_too() {
         &["daemon", "start", "--relay", "/ip4/127.0.0.1/tcp/1"],
         &["daemon", "purge"],
         &["daemon", "start", "--limit", "speed=1"],
+        &["daemon", "start", "--link-limit", "maxQueue=1"],
         &["daemon", "start", "--allowed-globals", "process"],
         &["daemon", "logs", "-f"],
         &["status", "--timeout", "0"],

@@ -1,17 +1,13 @@
 //! What a command works with.
 
 use super::args::Globals;
-use crate::daemon::{DaemonOptions, NetworkPlace, spawn};
+use crate::daemon::{DaemonOptions, spawn};
 use crate::error::{CliError, Code};
 use crate::home::Home;
 use crate::rpc::client::Client;
-use capstan_kernel::kernel::Generation;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 use std::path::PathBuf;
-
-/// The filter of the daemon's log unless another is given.
-pub(super) const LOG_FILTER: &str = "info,libp2p=warn,libp2p_swarm=warn";
 
 /// The global options, resolved, and the connection once there is one.
 pub(super) struct Ctx {
@@ -36,19 +32,7 @@ impl Ctx {
 
     /// What a daemon is started with when a command just needs one.
     pub(super) fn default_daemon(&self) -> DaemonOptions {
-        DaemonOptions {
-            home: self.home.clone(),
-            listen: Vec::new(),
-            relays: Vec::new(),
-            listen_reference: Vec::new(),
-            generation: Generation::Session,
-            max_retry_attempts: 0,
-            network: NetworkPlace::InProcess,
-            vat_processes: false,
-            system: None,
-            rules: Default::default(),
-            log_filter: LOG_FILTER.to_owned(),
-        }
+        DaemonOptions::new(self.home.clone())
     }
 
     /// The daemon, started if none runs and `--no-spawn` is not given.

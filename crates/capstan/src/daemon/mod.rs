@@ -5,11 +5,13 @@ use crate::cluster::Cluster;
 use crate::daemon::system::System;
 use crate::error::{CliError, Code};
 use crate::home::Home;
+use crate::links::LinkRules;
 use crate::rpc::server;
 use crate::rules::VatRules;
 use capstan_host::{Host, HostConfig, HostError, Isolation, Loader, Program};
 use capstan_kernel::kernel::Generation;
 use capstan_model::vat::VatLimits;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value as Json, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -31,6 +33,9 @@ pub(crate) mod system;
 /// How long the kernel is given to stop in order.
 const STOP_LIMIT: Duration = Duration::from_secs(8);
 
+/// The filter of the daemon's log unless another is given.
+pub(crate) const LOG_FILTER: &str = "info,libp2p=warn,libp2p_swarm=warn";
+
 /// What a daemon is told at its start.
 #[derive(Clone, Debug)]
 pub struct DaemonOptions {
@@ -46,6 +51,8 @@ pub struct DaemonOptions {
     pub generation: Generation,
     /// Dials in vain after which a peer is given up; 0: never.
     pub max_retry_attempts: u32,
+    /// What holds for all its links.
+    pub links: LinkRules,
     /// Where the network runs.
     pub network: NetworkPlace,
     /// Whether each vat runs in a process of its own.
@@ -56,6 +63,26 @@ pub struct DaemonOptions {
     pub rules: VatRules,
     /// What to log, as a filter such as `info` or `capstan_net=debug`.
     pub log_filter: String,
+}
+
+impl DaemonOptions {
+    /// Those of a daemon of which nothing is said.
+    pub fn new(home: Home) -> Self {
+        DaemonOptions {
+            home,
+            listen: Vec::new(),
+            relays: Vec::new(),
+            listen_reference: Vec::new(),
+            generation: Generation::Session,
+            max_retry_attempts: 0,
+            links: LinkRules::default(),
+            network: NetworkPlace::InProcess,
+            vat_processes: false,
+            system: None,
+            rules: VatRules::default(),
+            log_filter: LOG_FILTER.to_owned(),
+        }
+    }
 }
 
 /// Where the network of a daemon runs.
@@ -140,6 +167,7 @@ pub async fn run(options: DaemonOptions, ready: impl FnOnce(&Json)) -> Result<()
     let claim = home.claim().await.map_err(|error| CliError::io(home.dir().display(), error))?;
     let claim = claim.ok_or_else(|| already_running(&home))?;
     log::start(&home.log(), &options.log_filter)?;
+    open_all_the_files_allowed();
     let outcome = serve(options, ready).await;
     match &outcome {
         Ok(()) => tracing::info!("Daemon stopped."),
@@ -148,6 +176,20 @@ pub async fn run(options: DaemonOptions, ready: impl FnOnce(&Json)) -> Result<()
     let _ = fs::remove_file(home.socket());
     claim.remove_file();
     outcome
+}
+
+/// A connection is a file, and the usual limit is far below the peers that a daemon may have.
+fn open_all_the_files_allowed() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    // None is no limit.
+    if current.is_none() || current == maximum {
+        return;
+    }
+    let before = current.unwrap_or_default();
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        Ok(()) => tracing::info!(before, now = maximum, "more files may be open"),
+        Err(error) => tracing::warn!(before, %error, "the limit of open files stays"),
+    }
 }
 
 fn already_running(home: &Home) -> CliError {
@@ -220,6 +262,7 @@ fn host_config(options: DaemonOptions) -> Result<HostConfig, CliError> {
     let mut config = HostConfig::new(options.home.dir());
     config.generation = options.generation;
     config.max_retry_attempts = options.max_retry_attempts;
+    options.links.apply(&mut config);
     config.network = options.network != NetworkPlace::Nowhere;
     if options.network == NetworkPlace::Worker {
         config.network_program = Some(net_worker::program(&options.log_filter)?);

@@ -111,6 +111,7 @@ fn arguments(options: &DaemonOptions) -> Vec<OsString> {
     if options.max_retry_attempts != 0 {
         arguments.extend(["--max-retry-attempts".into(), options.max_retry_attempts.to_string().into()]);
     }
+    arguments.extend(options.links.arguments().into_iter().map(OsString::from));
     if options.vat_processes {
         arguments.extend(["--isolation", "process"].map(OsString::from));
     }

@@ -1,11 +1,10 @@
 //! `bench`: what kernels do on this machine, on temporary homes.
 
 use super::super::args::Seconds;
-use super::super::ctx::LOG_FILTER;
 use super::super::interrupt::unless_interrupted;
 use super::super::printer::Printer;
 use super::daemon::Place;
-use crate::daemon::{net_worker, with_sources};
+use crate::daemon::{LOG_FILTER, net_worker, with_sources};
 use crate::error::{CliError, Code};
 use crate::rpc::error::RpcError;
 use capstan_host::measure::{IN_FLIGHT, Line, one_more_vat, resident_kib};

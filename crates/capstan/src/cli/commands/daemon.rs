@@ -1,15 +1,18 @@
 //! `daemon start|stop|status|purge`.
 
-use super::super::ctx::{Ctx, LOG_FILTER};
+use super::super::ctx::Ctx;
 use super::super::printer::Printer;
 use super::super::text::Fields;
 use super::logs::LogsArgs;
+use crate::cluster::LimitsSpec;
 use crate::daemon::ready::Announcement;
 use crate::daemon::system::System;
-use crate::daemon::{self, DaemonOptions, NetworkPlace, control};
+use crate::daemon::{self, DaemonOptions, LOG_FILTER, NetworkPlace, control};
 use crate::error::{CliError, Code};
+use crate::limit::Limit;
+use crate::links::{LinkLimits, LinkRules};
 use crate::rpc::client::Client;
-use crate::rules::{self, Limit, VatRules};
+use crate::rules::{self, VatRules};
 use capstan_kernel::kernel::Generation;
 use capstan_model::vat::VatLimits;
 use clap::{Args, Subcommand, ValueEnum};
@@ -64,6 +67,16 @@ pub struct StartArgs {
     /// Give a peer up after this many dials in vain: its session ends; 0: never
     #[arg(long, default_value_t = 0, value_name = "N")]
     max_retry_attempts: u32,
+    /// Limit of the links with other kernels; repeatable
+    ///
+    /// Names: maxConcurrentConnections, maxConnectionAttemptsPerMinute, maxMessagesPerSecond, maxMessageSizeBytes,
+    /// maxUrlRelayHints, maxKnownRelays, reconnectionBaseDelayMs, reconnectionMaxDelayMs, handshakeTimeoutMs,
+    /// writeTimeoutMs, ackTimeoutMs, streamInactivityTimeoutMs, stalePeerTimeoutMs.
+    #[arg(long, value_name = "NAME=NUMBER")]
+    link_limit: Vec<Limit<LinkLimits>>,
+    /// Host that may be dialled by WebSocket without TLS, besides near ones and given relays; repeatable
+    #[arg(long, value_name = "HOST")]
+    ws_host: Vec<String>,
     /// Where the network runs
     #[arg(long, value_enum, default_value_t = Place::InProcess)]
     network: Place,
@@ -84,7 +97,7 @@ pub struct StartArgs {
     /// Names as in a vat's configuration: crankDeadlineMs, memoryBytesMax, syscallsMax, bodyUnitsMax, slotsMax,
     /// storeBytesMax, queuedMax.
     #[arg(long, value_name = "NAME=NUMBER")]
-    limit: Vec<Limit>,
+    limit: Vec<Limit<LimitsSpec>>,
     /// The globals that vats may ask for, with commas between them; an empty list allows none [default: all]
     #[arg(long, value_name = "NAMES")]
     allowed_globals: Option<Globals>,
@@ -250,6 +263,7 @@ async fn start(ctx: &mut Ctx, printer: &mut Printer, args: StartArgs) -> Result<
         listen_reference: args.listen_reference,
         generation: args.handshake.into(),
         max_retry_attempts: args.max_retry_attempts,
+        links: LinkRules { limits: args.link_limit, ws_hosts: args.ws_host },
         network: match args.network {
             _ if args.no_network => NetworkPlace::Nowhere,
             Place::InProcess => NetworkPlace::InProcess,

@@ -1,6 +1,6 @@
 //! One kernel of the demo: a daemon process on a home of its own, and the chatter vat in it.
 
-use crate::daemon::{DaemonOptions, NetworkPlace, control, spawn};
+use crate::daemon::{DaemonOptions, control, spawn};
 use crate::error::CliError;
 use crate::home::{Holder, Home};
 use crate::rpc::client::Client;
@@ -64,17 +64,9 @@ impl Actor {
         let source = scratch.join("chatter.js");
         std::fs::write(&source, CHATTER).map_err(|error| CliError::io(source.display(), error))?;
         let options = DaemonOptions {
-            home: Home::new(&scratch.join(name))?,
             listen: vec!["/ip4/127.0.0.1/tcp/0".to_owned()],
-            relays: Vec::new(),
-            listen_reference: Vec::new(),
             generation,
-            max_retry_attempts: 0,
-            network: NetworkPlace::InProcess,
-            vat_processes: false,
-            system: None,
-            rules: Default::default(),
-            log_filter: "info".to_owned(),
+            ..DaemonOptions::new(Home::new(&scratch.join(name))?)
         };
         let (client, text) = (None, String::new);
         Ok(Actor { name, options, program, source, client, peer: text(), life: text(), root: text() })
