@@ -205,3 +205,28 @@ fn a_knock_is_one_dial() {
     b.down(1);
     assert_eq!(b.links.next_deadline(), None, "nobody needs the link");
 }
+
+/// A stranger's stream comes up; then an earlier one of its dead process is lost, or a knock of ours fails: neither may
+/// make us forget whose the new one is, or what it brings before the verdict is never read.
+#[test]
+fn a_peer_with_a_channel_is_not_forgotten() {
+    for knocked in [false, true] {
+        let mut b = Bench::new(LinkOptions::default());
+        if knocked {
+            b.order(LinkOrder::Knock { peer: peer("z"), hints: vec![] });
+        } else {
+            b.up(1, "z", false);
+        }
+        b.up(2, "z", false);
+        if knocked {
+            b.fact(LinkFact::DialFailed { peer: peer("z"), error: "refused".into() });
+        } else {
+            b.down(1);
+        }
+        b.read(2, &hello("l"));
+        b.greet(2, classic("mine"));
+        b.read(2, "early");
+        assert_eq!(frames(&b.answer(2, Verdict::Register)), ["early".into()]);
+        assert_eq!(b.links.registered(&peer("z")), Some(ChannelId(2)));
+    }
+}

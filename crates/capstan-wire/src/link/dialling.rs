@@ -141,12 +141,11 @@ impl Links {
         known.faults = if again { known.faults.saturating_add(1) } else { 1 };
         let down = fault.code.is_refusal() && known.faults == REFUSALS_DOWN;
         let hopeless = !fault.code.is_retryable() && known.faults == 1;
-        if known.is_blank() {
-            self.peers.remove(peer);
-        } else if known.wanted && (down || hopeless) {
+        if known.wanted && (down || hopeless) {
             let fault = SendFault::Transient(fault.to_string());
             self.report(LinkEvent::SendFailed { peer: peer.clone(), fault });
         }
+        self.forget_blank(peer);
     }
 
     /// Dials unless there is a channel, a dial or a handshake already. Our own limits make it wait, and are not

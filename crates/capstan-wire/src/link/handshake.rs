@@ -354,7 +354,7 @@ impl Links {
         if dialed && open.is_session() {
             self.actions.push(Action::Write { channel, texts: vec![CONFIRM.into()], token: None });
         }
-        let Some(known) = self.peers.get_mut(&peer) else { return };
+        let known = self.peer_mut(now, &peer);
         known.retry_at = None;
         known.attempt = 0;
         known.held = false;

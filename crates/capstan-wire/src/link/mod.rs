@@ -345,11 +345,17 @@ impl Links {
             peer.last_active = peer.last_active.max(gone.last_active);
             peer.registered = peer.registered.filter(|registered| *registered != channel);
         }
-        if self.peers.get(&gone.peer).is_some_and(Peer::is_blank) {
-            self.peers.remove(&gone.peer);
-        }
+        self.forget_blank(&gone.peer);
         if gone.announced {
             self.report(LinkEvent::ChannelClosed { channel, reason: reason.to_owned() });
+        }
+    }
+
+    /// Forgets a peer of whom nothing is to be remembered; never one that has a channel, which may come into use yet.
+    fn forget_blank(&mut self, peer: &PeerId) {
+        let blank = self.peers.get(peer).is_some_and(Peer::is_blank);
+        if blank && self.channels.values().all(|open| &open.peer != peer) {
+            self.peers.remove(peer);
         }
     }
 
