@@ -65,7 +65,7 @@ pub(super) struct Bound {
     pub(super) classic: bool,
     /// The next number to write here.
     pub(super) next: Seq,
-    /// The highest acknowledgement written here, or said in the handshake.
+    /// The highest acknowledgement written here, or said in the handshake behind everything.
     pub(super) told: Seq,
     /// Numbered frames read since then.
     pub(super) unanswered: u32,

@@ -207,9 +207,15 @@ fn bind(turn: &mut Turn<'_>, peer: &PeerId, theirs: &Facts, ends: Ends) -> Resul
     }
     let name = facts::session_name(&turn.tx, peer).ok_or(Corrupt::Impossible("a session without a peer"))?;
     let row = facts::session(&turn.tx, peer);
-    let told = if classic { Seq(0) } else { row.recv };
+    // A handshake acknowledges, but not behind rows that are still to be written: until something does, the peer keeps
+    // the names of what it told us is settled (03 E-10, see `outbox`).
+    let behind_all = !classic && row.sent < row.una;
+    let told = if behind_all { row.recv } else { Seq(0) };
     let mut bound = Bound::new(name, classic, row.una, told);
     if !classic {
+        if !behind_all {
+            bound.ack_due = Some(turn.now.after(turn.config.ack_delay));
+        }
         let wait = Millis(turn.config.ack_delay.0.saturating_mul(4));
         bound.helping_until = Some(turn.now.after(wait));
     }

@@ -255,6 +255,31 @@ fn cuts_at_every_moment_lose_and_repeat_nothing() {
     }
 }
 
+/// Both sides call each other, and a cut comes between. Whoever hears by a handshake that its word of a settlement
+/// arrived keeps the name until an acknowledgement comes behind all that was on its way to it: one must come, though
+/// nobody has anything more to say.
+#[test]
+fn names_of_settled_promises_go_wherever_a_cut_comes() {
+    let quiet = |moment: Option<usize>| {
+        let (mut world, object) = pair();
+        let mine = world.vat(ANN);
+        let url = world.url(ANN, mine);
+        let theirs = world.redeem(BOB, &url);
+        world.send(ANN, object, "greet", &[]);
+        world.send(BOB, theirs, "greet", &[]);
+        (0..moment.unwrap_or(0)).for_each(|_| drop(world.turn()));
+        if moment.is_some() {
+            world.cut();
+        }
+        world.pass(20_000);
+        [ANN, BOB].map(|at| (world.db(at).len::<Outbox>(), world.db(at).len::<Clist>()))
+    };
+    let uncut = quiet(None);
+    for moment in 0..20 {
+        assert_eq!(quiet(Some(moment)), uncut, "{moment}");
+    }
+}
+
 #[test]
 fn crashes_at_every_moment_lose_and_repeat_nothing() {
     for moment in 0..60 {
