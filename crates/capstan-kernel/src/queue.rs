@@ -7,7 +7,10 @@ use crate::fault::Corrupt;
 use crate::turn::next_number;
 use capstan_model::id::{EndpointId, KRef, PromiseId};
 use capstan_store::overlay::Tx;
-use capstan_store::schema::{PromiseQueue, QueueItem, QueuePlace, QueuedResults, RunQueue, SendItem};
+use capstan_store::schema::{
+    PromiseQueue, PromiseState, Promises, QueueItem, QueuePlace, QueuedResults, RunQueue, SendItem,
+};
+use std::collections::BTreeSet;
 
 /// Returns everything the item names, as often as it names it.
 pub(crate) fn references(item: &SendItem) -> impl Iterator<Item = KRef> + '_ {
@@ -95,6 +98,26 @@ pub(crate) fn unpark_all(tx: &mut Tx<'_>, kp: PromiseId) {
 /// Whether a queued message has `kp` for its answer: whoever receives it decides `kp` then.
 pub(crate) fn is_result(tx: &Tx<'_>, kp: PromiseId) -> bool {
     places(tx, kp).next().is_some()
+}
+
+/// Whether the message that has `kp` for its answer waits for that very answer, by itself or through others that wait
+/// in turn: of promises that only the receivers of messages can decide.
+pub(crate) fn waits_for_itself(tx: &Tx<'_>, kp: PromiseId) -> bool {
+    let mut seen = BTreeSet::new();
+    let mut at = kp;
+    while let Some(QueuePlace::Parked(on, _)) = places(tx, at).next() {
+        if on == kp {
+            return true;
+        }
+        let undecided = tx
+            .get::<Promises>(&on)
+            .is_some_and(|row| matches!(row.state, PromiseState::Unresolved { decider: None, .. }));
+        if !undecided || !seen.insert(on) {
+            return false;
+        }
+        at = on;
+    }
+    false
 }
 
 /// Takes a settled promise off the queued messages that had it for their answer.

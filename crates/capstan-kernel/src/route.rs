@@ -133,7 +133,11 @@ pub(crate) fn examine(
             }
             Route::Park(kp) => {
                 queue::take(&mut turn.tx, position);
+                let result = item.result;
                 queue::park(&mut turn.tx, kp, item)?;
+                if let Some(result) = result {
+                    end_waiting_for_itself(turn, result)?;
+                }
                 Ok(Examined::Handled)
             }
             Route::Splat(reason) => {
@@ -148,6 +152,18 @@ pub(crate) fn examine(
             }
         },
     }
+}
+
+/// Rejects the result of a message that waits for it, where its sender was restarted: the sender could have settled it,
+/// the receiver of the message never will.
+fn end_waiting_for_itself(turn: &mut Turn<'_>, result: PromiseId) -> Result<(), Corrupt> {
+    let undecided =
+        matches!(promise::row(&turn.tx, result)?.state, PromiseState::Unresolved { decider: None, .. });
+    if undecided && queue::waits_for_itself(&turn.tx, result) {
+        let reason = KernelError::vat_terminated("vat restarted").to_capdata();
+        promise::reject_as_decider(turn, result, reason)?;
+    }
+    Ok(())
 }
 
 /// Drops a message: rejects its result as whoever decides it, and releases what it held.

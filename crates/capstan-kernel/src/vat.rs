@@ -156,7 +156,7 @@ fn give_up_memory(turn: &mut Turn<'_>, vat: VatId) -> Result<(), Corrupt> {
     }
     let decider = Decider::Endpoint(vat.into());
     for kp in promise::decided_by(&turn.tx, decider) {
-        if queue::is_result(&turn.tx, kp) {
+        if queue::is_result(&turn.tx, kp) && !queue::waits_for_itself(&turn.tx, kp) {
             // Its message will still be delivered; the receiver decides then.
             promise::set_decider(&mut turn.tx, kp, None)?;
         } else {

@@ -568,3 +568,59 @@ fn what_one_crank_sends_on_waits_behind_what_waits_for_the_next() {
     world.release("alice");
     assert_eq!(world.methods("bob"), ["first", "second"]);
 }
+
+/// Alice sends to a result of hers, or to two in a circle, and loses her memory: nobody is left who could settle them.
+#[test]
+fn messages_that_wait_for_each_other_end_with_the_restart_of_their_sender() {
+    for second in [None, Some("p+8")] {
+        let mut world = World::new();
+        let vats = world.launch(&["alice"]);
+        world.script("alice", move |delivery| {
+            let Some(m) = message(delivery) else { return ok(vec![]) };
+            let mut out = vec![send(second.unwrap_or("p+7"), "one", &[], Some("p+7"))];
+            out.extend(second.map(|second| send("p+7", "two", &[], Some(second))));
+            out.push(fulfil(m.result.unwrap(), reference(vref("p+7"))));
+            ok(out)
+        });
+        let answer = world.call(vats.root("alice"), "go", &[]).1.slots[0];
+        let waiting = world.send(answer, "x", &[]);
+        world.run();
+        assert!(!world.answers.contains_key(&waiting));
+        world.request(HostOp::RestartVat(vats.vat("alice"))).unwrap();
+        let (rejected, value) = world.settled(waiting);
+        assert_eq!((rejected, code(&value).as_str()), (true, "VAT_TERMINATED"), "{second:?}");
+        assert_eq!(world.rows::<PromiseQueue>(), 0);
+    }
+}
+
+/// Alice's message waits for a promise of Bob's; after her restart he fulfils it with the result of that message.
+#[test]
+fn a_message_that_comes_to_wait_for_its_own_result_ends_if_its_sender_was_restarted() {
+    let mut world = World::new();
+    let vats = world.launch(&["alice", "bob"]);
+    world.script("alice", |delivery| {
+        let Some(m) = message(delivery) else { return ok(vec![]) };
+        let bobs = m.methargs.slots[0].to_string();
+        ok(vec![send(&bobs, "one", &[], Some("p+7")), fulfil(m.result.unwrap(), reference(vref("p+7")))])
+    });
+    world.script("bob", |delivery| match method(delivery).as_deref() {
+        Some("make") => ok(returns(delivery, reference(vref("p+5")))),
+        Some("settle") => {
+            let slot = message(delivery).unwrap().methargs.slots[0];
+            let mut out = returns(delivery, CapData::data("#1"));
+            out.push(fulfil(vref("p+5"), reference(slot)));
+            ok(out)
+        }
+        _ => ok(vec![]),
+    });
+    let bobs = world.call(vats.root("bob"), "make", &[]).1.slots[0];
+    let answer = world.call(vats.root("alice"), "go", &[bobs]).1.slots[0];
+    world.request(HostOp::RestartVat(vats.vat("alice"))).unwrap();
+    let waiting = world.send(answer, "x", &[]);
+    world.run();
+    assert!(!world.answers.contains_key(&waiting));
+    world.call(vats.root("bob"), "settle", &[answer]);
+    let (rejected, value) = world.settled(waiting);
+    assert_eq!((rejected, code(&value).as_str()), (true, "VAT_TERMINATED"));
+    assert_eq!(world.rows::<PromiseQueue>(), 0);
+}

@@ -20,9 +20,7 @@ impl Soak {
     pub(super) fn conclude(&mut self, calm: bool) -> Result<(), Wrong> {
         self.settle_down()?;
         self.revive()?;
-        if !self.settle_everything()? {
-            return Ok(());
-        }
+        self.settle_everything()?;
         if let Some(id) = self.waits() {
             return Err(format!("request {id} was never answered"));
         }
@@ -73,9 +71,8 @@ impl Soak {
         self.settle_down()
     }
 
-    /// Has all promises settled. A message whose result is what it waits for waits for ever: its sender is ended.
-    /// Returns whether all are.
-    fn settle_everything(&mut self) -> Result<bool, Wrong> {
+    /// Has all promises settled. A message whose result is what it waits for waits until its sender settles it or ends.
+    fn settle_everything(&mut self) -> Result<(), Wrong> {
         for _ in 0..ROUNDS_MAX {
             self.errand_to_all(&Deed::SettleAll)?;
             if self.actors.values().any(|actor| actor.promises.values().any(|decides| *decides)) {
@@ -83,7 +80,7 @@ impl Soak {
             }
             let open = self.unresolved();
             let decided = open.iter().find(|(_, decider)| decider.is_some()).or(open.iter().next());
-            let Some((&kp, &decider)) = decided else { return Ok(true) };
+            let Some((&kp, &decider)) = decided else { return Ok(()) };
             let parked: Vec<_> =
                 self.kernel.db().iter::<PromiseQueue>().map(|(_, item)| item.result).collect();
             if !parked.contains(&Some(kp)) {
@@ -94,9 +91,7 @@ impl Soak {
                     self.request(HostOp::TerminateVat(vat), None)?;
                     self.settle_down()?;
                 }
-                // Its sender was restarted: only the message itself, which waits for it, could hand it to somebody.
-                None => return Ok(false),
-                Some(Decider::Endpoint(EndpointId::Remote(_)) | Decider::Kernel) => {
+                None | Some(Decider::Endpoint(EndpointId::Remote(_)) | Decider::Kernel) => {
                     return Err(format!("{kp} is decided by {decider:?}"));
                 }
             }
