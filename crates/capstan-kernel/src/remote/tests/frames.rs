@@ -267,8 +267,10 @@ fn names_of_settled_promises_go_wherever_a_cut_comes() {
         let theirs = world.redeem(BOB, &url);
         world.send(ANN, object, "greet", &[]);
         world.send(BOB, theirs, "greet", &[]);
-        (0..moment.unwrap_or(0)).for_each(|_| drop(world.turn()));
-        if moment.is_some() {
+        if let Some(moment) = moment {
+            for _ in 0..moment {
+                world.turn();
+            }
             world.cut();
         }
         world.pass(20_000);
