@@ -12,7 +12,7 @@ use crate::start::{self, Phase};
 use capstan_kernel::host_op::{Answer, HostOp, LaunchConfig, Phrase, Refusal};
 use capstan_kernel::input::RequestId;
 use capstan_model::capdata::CapData;
-use capstan_model::id::{KRef, ObjectId};
+use capstan_model::id::{KRef, ObjectId, PromiseId};
 use capstan_model::peer::{Hint, Incarnation, PeerId};
 use capstan_wire::url::{OcapUrl, oid_from_secret};
 use std::path::{Path, PathBuf};
@@ -151,6 +151,11 @@ impl Host {
     /// Calls an object or promise and waits for the settlement. `methargs`: smallcaps of `[method, args]`.
     pub async fn send(&self, target: KRef, methargs: CapData<KRef>) -> Result<Settled, Refusal> {
         self.request(HostOp::Send { target, methargs }).await.and_then(outcome::settled)
+    }
+
+    /// Waits until a promise is settled.
+    pub async fn settlement(&self, promise: PromiseId) -> Result<Settled, Refusal> {
+        self.request(HostOp::Await(promise)).await.and_then(outcome::settled)
     }
 
     /// Launches a subcluster, all or nothing.

@@ -46,6 +46,7 @@ impl Kernel {
             | HostOp::ListRemotes
             | HostOp::ListDeadLetters => view(&self.db, &self.channels, &op),
             HostOp::Send { .. }
+            | HostOp::Await(_)
             | HostOp::IssueUrl { .. }
             | HostOp::RedeemUrl { .. }
             | HostOp::RevokeUrl(_)
@@ -76,6 +77,11 @@ impl Kernel {
             let done = |outcome: Result<(), Refusal>| Some(outcome.map(|()| Answer::Done));
             Ok(match op {
                 HostOp::Send { target, methargs } => return send(turn, request, target, methargs),
+                HostOp::Await(promise) if is_held(&turn.tx, promise.into()) => {
+                    promise::wait(turn, promise, request)?;
+                    None
+                }
+                HostOp::Await(promise) => Some(Err(Refusal::BadReference(promise.to_string()))),
                 HostOp::Revoke(kref) => done(revoke(turn, kref)),
                 HostOp::Pin(object) => done(pin::pin(&mut turn.tx, object)?),
                 HostOp::Unpin(object) => {
@@ -306,6 +312,7 @@ fn view(db: &Db, channels: &remote::Channels, op: &HostOp) -> Reply {
         | HostOp::Reset { .. }
         | HostOp::TerminateAllVats
         | HostOp::Send { .. }
+        | HostOp::Await(_)
         | HostOp::IssueUrl { .. }
         | HostOp::RedeemUrl { .. }
         | HostOp::RevokeUrl(_)

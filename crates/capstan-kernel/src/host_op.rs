@@ -28,6 +28,8 @@ pub enum HostOp {
         /// Smallcaps of `[method, args]`; slots are krefs.
         methargs: CapData<KRef>,
     },
+    /// Wait until a promise is settled. Answered by [`Answer::Settled`].
+    Await(PromiseId),
     /// Issue an `ocap:` URL. Answered by [`Answer::Url`].
     IssueUrl {
         /// For which object.

@@ -19,6 +19,7 @@ use capstan_model::smallcaps::decode;
 use std::fmt::Display;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 /// A kernel service.
 ///
@@ -78,6 +79,10 @@ pub(crate) fn reason_text(reason: &CapData<KRef>) -> String {
     }
 }
 
+/// How long a promise that stands for an argument may take; as long as a redemption.
+const PROMISE_PATIENCE: Duration = Duration::from_secs(40);
+const NO_REMOTABLE: &str = "Argument must be a remotable";
+
 /// One call of a service.
 #[derive(Clone, Debug)]
 pub struct Call {
@@ -121,7 +126,25 @@ impl Call {
     pub fn object(&self, at: usize) -> Result<ObjectId, ServiceError> {
         match self.arg(at) {
             Value::Object { slot: KRef::Object(object), .. } => Ok(*object),
-            _ => Err(ServiceError::new("Argument must be a remotable")),
+            _ => Err(ServiceError::new(NO_REMOTABLE)),
+        }
+    }
+
+    /// The argument at `at` as an object, also when it is a promise for one. That is waited for, though not for ever: a
+    /// service has only so many calls in hand.
+    pub async fn settled_object(&self, at: usize) -> Result<ObjectId, ServiceError> {
+        let Value::Promise(KRef::Promise(promise)) = self.arg(at) else { return self.object(at) };
+        let host = self.host()?;
+        let settled = tokio::time::timeout(PROMISE_PATIENCE, host.settlement(*promise)).await;
+        let late =
+            |_| ServiceError(format!("{promise} is not settled after {} s", PROMISE_PATIENCE.as_secs()));
+        let settled = settled.map_err(late)??;
+        if settled.rejected {
+            return Err(ServiceError(reason_text(&settled.value)));
+        }
+        match decode(&settled.value) {
+            Ok(Value::Object { slot: KRef::Object(object), .. }) => Ok(object),
+            Ok(_) | Err(_) => Err(ServiceError::new(NO_REMOTABLE)),
         }
     }
 

@@ -11,7 +11,7 @@ impl Service for Issuer {
     async fn call(&self, call: Call) -> Result<Value<KRef>, ServiceError> {
         match call.method.as_str() {
             "issue" => {
-                let object = call.object(0)?;
+                let object = call.settled_object(0).await?;
                 Ok(Value::String(call.host()?.issue_url(object).await?))
             }
             _ => Err(call.unknown_method()),

@@ -30,6 +30,14 @@ const CLIENT: &str = "import { Far } from '@endo/far'; import { E } from '@endo/
                 const url = await E(services.ocapURLIssuerService).issue(thing);
                 return (await E(services.ocapURLRedemptionService).redeem(url)) === thing;
             },
+            async issueAhead(what) {
+                const thing = Far('thing', { hello: () => 'hi' });
+                const { promise, resolve, reject } = Promise.withResolvers();
+                const issued = E(services.ocapURLIssuerService).issue(promise);
+                await E(thing).hello();
+                if (what === 'thing') resolve(thing); else if (what === 'number') resolve(7); else reject(Error('no thing'));
+                return (await E(services.ocapURLRedemptionService).redeem(await issued)) === thing;
+            },
             async issue() { return E(services.ocapURLIssuerService).issue(Far('thing', { hello: name => `hi ${name}` })); },
             async redeem(url, name) { return E(E(services.ocapURLRedemptionService).redeem(url)).hello(name); },
             async pass() { return E(services.echo).nothing(); },
@@ -278,6 +286,11 @@ async fn r26_vats_issue_and_redeem_urls_across_two_hosts() {
 
     let reason = fails(&ann, alice, "ask", r#"["ocapURLIssuerService","issue",1]"#).await;
     assert!(reason.contains("[KERNEL:DELIVERY_FAILED] Argument must be a remotable"), "{reason}");
+    assert_eq!(call(&ann, alice, "issueAhead", r#"["thing"]"#, &[]).await, "#true");
+    for (what, why) in [("number", "Argument must be a remotable"), ("nothing", "no thing")] {
+        let reason = fails(&ann, alice, "issueAhead", &format!(r#"["{what}"]"#)).await;
+        assert!(reason.contains(why), "{reason}");
+    }
     let reason = fails(&ann, alice, "ask", r#"["ocapURLIssuerService","bogus"]"#).await;
     assert!(reason.contains("'bogus'"), "{reason}");
     for argument in ["1", "\"nonsense\""] {
