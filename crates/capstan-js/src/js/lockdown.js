@@ -73,6 +73,18 @@ const tameDate = clock => {
   defineProperty(globalThis, 'Date', { value: TamedDate, configurable: true, writable: true });
 };
 
+// What programs for other engines set and call on `Error` has no effect: stacks are as they are.
+const tameError = () => {
+  for (const name of ['prepareStackTrace', 'stackTraceLimit']) {
+    delete Error[name];
+    defineProperty(Error, name, { get: () => undefined, set: () => {}, configurable: true });
+  }
+  const stackOf = target => {
+    if (!(target instanceof Error)) defineProperty(target, 'stack', { value: Error().stack, writable: true, configurable: true });
+  };
+  defineProperty(Error, 'captureStackTrace', { value: { captureStackTrace(target) { stackOf(target); } }.captureStackTrace });
+};
+
 // A frozen data property on a prototype forbids assignment on its heirs ("override mistake"). For the
 // names that programs do assign, an accessor takes the place of the property.
 const enableOverride = (prototype, name) => {
@@ -90,6 +102,12 @@ const enableOverride = (prototype, name) => {
 };
 const OVERRIDDEN = ['constructor', 'toString', 'toLocaleString', 'valueOf', 'hasOwnProperty', 'name', 'message', 'then', 'catch', 'finally',
   'toJSON', 'next', 'bind', 'call', 'apply', 'length'];
+// Where programs assign more than these: heirs of `Map` and buffers of bytes define their methods so.
+const coverOverrides = (prototypes, wholes) => {
+  for (const prototype of prototypes) for (const name of OVERRIDDEN) enableOverride(prototype, name);
+  for (const name of ['push', 'concat', Symbol.iterator]) enableOverride(Array.prototype, name);
+  for (const prototype of wholes) for (const name of ownKeys(prototype)) enableOverride(prototype, name);
+};
 
 // Intrinsics that no global names.
 const hiddenIntrinsics = () => {
@@ -108,11 +126,11 @@ export const lockdown = (additions, { now, random }) => {
   const hidden = hiddenIntrinsics();
   tameDate(now);
   defineProperty(Math, 'random', { value: { random: () => (random ? random() : refuse('Math.random()')) }.random });
-  for (const name of ['prepareStackTrace', 'stackTraceLimit', 'captureStackTrace']) delete Error[name];
+  tameError();
   for (const name of ownKeys(G)) if (!ALLOWED.has(name)) delete G[name];
   const errors = [Error, TypeError, RangeError, SyntaxError, ReferenceError, EvalError, URIError, AggregateError];
-  const prototypes = [Object, Function, Array, Promise, Date, RegExp, Map, Set, ...errors].map(C => C.prototype);
-  for (const prototype of prototypes) for (const name of OVERRIDDEN) enableOverride(prototype, name);
+  const prototypes = [Function, Array, String, Promise, Date, RegExp, Iterator, ...errors].map(C => C.prototype);
+  coverOverrides(prototypes, [Object, Map, Set, getPrototypeOf(Int8Array)].map(C => C.prototype));
   const names = ownKeys(G).filter(name => G[name] !== G && getOwnPropertyDescriptor(G, name).configurable);
   ofRealm = host.freezeRealm([...deferred, ...hidden, ...names.map(name => G[name]), ...ownKeys(additions).map(name => additions[name])], closeTyped);
   deferred = undefined;
