@@ -90,13 +90,13 @@ pub(crate) fn host_object<'js>(
     freeze::natives(ctx, &host, &fuse)?;
     syscalls(ctx, &host, desk)?;
     store(ctx, &host, desk)?;
-    let report = report.clone();
+    let (report, places) = (report.clone(), places.clone());
+    // Whatever a line says of the program, stacks above all, it says of the program's sources.
     let log = move |level: String, text: String, console: Opt<bool>| {
+        let text = places.traced(&text);
         report.send(VatEvent::Log { vat, level, console: console.0.unwrap_or(false), text });
     };
     host.set("log", Function::new(ctx.clone(), log)?)?;
-    let places = places.clone();
-    host.set("traced", Function::new(ctx.clone(), move |stack: String| places.traced(&stack))?)?;
     host.set("promiseState", Function::new(ctx.clone(), |promise: Promise<'_>| state_number(&promise))?)?;
     host.set("loadLate", Function::new(ctx.clone(), |ctx: Ctx<'_>, name: String| load_late(&ctx, &name))?)?;
     host.set("promiseResult", Function::new(ctx.clone(), promise_result)?)?;

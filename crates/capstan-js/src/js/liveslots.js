@@ -71,7 +71,7 @@ const withStack = error => {
   const text = show(error);
   try {
     const { stack } = error;
-    return typeof stack === 'string' && stack !== '' ? `${text}\n${host.traced(stack.trimEnd())}` : text;
+    return typeof stack === 'string' && stack !== '' ? `${text}\n${stack.trimEnd()}` : text;
   } catch {
     return text;
   }
