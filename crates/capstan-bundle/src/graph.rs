@@ -41,7 +41,7 @@ pub(crate) fn stands_alone(entry: &Path, served: &[Served]) -> Result<bool, Bund
     }
     let text = reader.read(&reader.entry.clone())?;
     // Whatever is wrong with it is told by whoever looks closer.
-    Ok(crate::module::imports_only(&allocator, &text, |name| served.iter().any(|one| one.name == name)))
+    Ok(crate::module::imports_only(&allocator, &text, served))
 }
 
 /// Reads the entry and all that it leads to.
@@ -61,15 +61,28 @@ pub(crate) fn load<'a>(
         let by_package = resolver.is_module_package(&path);
         let module = parse(allocator, &path, &reader.shown(&path), &text, by_package)?;
         let mut leads = Vec::with_capacity(module.links.requests.len());
-        for request in &module.links.requests {
-            if let Some(index) = served.iter().position(|one| one.name == request.specifier) {
+        for (number, request) in module.links.requests.iter().enumerate() {
+            let serving = served.iter().position(|one| one.name == request.specifier);
+            let has_all = |index: usize| {
+                let exports = &served[index].exports;
+                module.links.names_wanted(number).all(|name| exports.iter().any(|own| own == name))
+            };
+            if let Some(index) = serving.filter(|index| has_all(*index)) {
                 leads.push(Target::Served(index));
                 continue;
             }
+            // The package itself, where it is installed, has what the runtime's module of its name lacks.
             let found = resolver.find(&path, &request.specifier, request.asker);
-            if found.is_err() && request.optional {
-                leads.push(Target::Nothing);
-                continue;
+            match (&found, serving) {
+                (Err(_), Some(index)) => {
+                    leads.push(Target::Served(index));
+                    continue;
+                }
+                (Err(_), None) if request.optional => {
+                    leads.push(Target::Nothing);
+                    continue;
+                }
+                (Ok(_), _) | (Err(_), None) => {}
             }
             let found = found.map_err(|why| {
                 module.error(request.span, format!("cannot import {:?}: {why}", request.specifier))

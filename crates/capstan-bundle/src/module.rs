@@ -1,7 +1,7 @@
 //! One source file: parsed, freed of types, and looked through for what it imports, exports and must not contain.
 
-use crate::BundleError;
 use crate::resolve::Asker;
+use crate::{BundleError, Served};
 use oxc_allocator::Allocator;
 use oxc_ast::ast::{
     Argument, ArrowFunctionExpression, AwaitExpression, BindingIdentifier, CallExpression, Class, Decorator,
@@ -13,6 +13,7 @@ use oxc_diagnostics::{Diagnostics, OxcDiagnostic};
 use oxc_parser::{ParseOptions, Parser};
 use oxc_semantic::{Scoping, SemanticBuilder};
 use oxc_span::{GetSpan, SourceType, Span};
+use oxc_syntax::module_record::ImportImportName;
 use oxc_syntax::scope::ScopeFlags;
 use oxc_syntax::symbol::SymbolId;
 use oxc_transformer::{TransformOptions, Transformer};
@@ -196,6 +197,19 @@ fn survey(program: &Program<'_>, scoping: &Scoping, form: Form) -> Result<Links,
 }
 
 impl Links {
+    /// The names that are wanted of what one request leads to.
+    pub(crate) fn names_wanted(&self, of: usize) -> impl Iterator<Item = &str> {
+        let imported = self.imports.values().map(|(request, wanted, _)| (request, wanted));
+        let passed_on = self.exports.values().filter_map(|export| match export {
+            Export::From { request, wanted, .. } => Some((request, wanted)),
+            Export::Local(_) | Export::Default => None,
+        });
+        imported.chain(passed_on).filter_map(move |(request, wanted)| match wanted {
+            Wanted::Name(name) if *request == of => Some(name.as_str()),
+            Wanted::Name(_) | Wanted::Namespace => None,
+        })
+    }
+
     fn request(&mut self, source: &StringLiteral<'_>) -> usize {
         let specifier = source.value.to_string();
         self.requests.push(Request { specifier, asker: Asker::Import, optional: false, span: source.span });
@@ -396,12 +410,19 @@ pub(crate) fn required<'c, 'a>(
 }
 
 /// Whether a text is a module whose imports are all among those.
-pub(crate) fn imports_only(allocator: &Allocator, text: &str, known: impl Fn(&str) -> bool) -> bool {
+pub(crate) fn imports_only(allocator: &Allocator, text: &str, served: &[Served]) -> bool {
     if !crate::depth::is_shallow(text) {
         return false;
     }
     let parsed = Parser::new(allocator, text, SourceType::mjs()).parse();
     let record = &parsed.module_record;
     let sound = !parsed.diagnostics.has_errors() && record.has_module_syntax;
-    sound && record.requested_modules.keys().all(|name| known(name.as_str()))
+    let of = |name: &str| served.iter().find(|one| one.name == name);
+    let known =
+        |module: &str, name: &str| of(module).is_some_and(|one| one.exports.iter().any(|own| own == name));
+    let imports = record.import_entries.iter().all(|entry| match &entry.import_name {
+        ImportImportName::Name(name) => known(entry.module_request.name.as_str(), name.name.as_str()),
+        ImportImportName::Default(_) | ImportImportName::NamespaceObject => true,
+    });
+    sound && imports && record.requested_modules.keys().all(|name| of(name.as_str()).is_some())
 }

@@ -34,6 +34,22 @@ fn a_served_module_wins_over_a_package() {
 }
 
 #[test]
+fn a_package_has_what_the_served_module_of_its_name_lacks() {
+    let far = ("node_modules/@endo/far/index.js", "export const E = 'theirs'; export const more = 'more';");
+    let files = [
+        (
+            "vat.ts",
+            "import { E, more } from '@endo/far'; import { E as ours } from './other'; export const a = [E, more, ours].join();",
+        ),
+        ("other.ts", "import { E } from '@endo/far'; export { E };"),
+        far,
+    ];
+    assert_eq!(says(&files, "exports.a"), "theirs,more,E!");
+    let passed_on = [("vat.ts", "export { more as a } from '@endo/far';"), far];
+    assert_eq!(says(&passed_on, "exports.a"), "more");
+}
+
+#[test]
 fn common_js_is_run_at_its_first_require() {
     let files = [
         ("vat.ts", "import old, { named, counter } from 'old'; import * as space from 'old'; import modern, { x } from 'modern'; import { lazy } from './uses.cjs'; import './uses.cjs';

@@ -44,8 +44,15 @@ const SERVED: &[(&str, &str)] = &[
     ("@endo/promise-kit", "export { makePromiseKit } from 'capstan:eventual';"),
     ("@endo/exo", "export { makeExo, defineExoClass, defineExoClassKit } from 'capstan:exo';"),
     ("@endo/patterns", "export { M, matches, mustMatch } from 'capstan:patterns';"),
-    ("@metamask/kernel-utils/exo", "export { makeDefaultExo, makeDefaultInterface } from 'capstan:exo';"),
+    (
+        "@metamask/kernel-utils/exo",
+        "export { makeDefaultExo, makeDefaultInterface, makeDiscoverableExo } from 'capstan:exo';",
+    ),
     ("@metamask/kernel-utils/discoverable", "export { makeDiscoverableExo } from 'capstan:exo';"),
+    (
+        "@metamask/kernel-exo",
+        "export { makeDefaultExo, makeDefaultInterface, makeDiscoverableExo } from 'capstan:exo';",
+    ),
     ("@endo/errors", "export { assert, Fail, makeError, q, b, X } from 'capstan:assert';"),
     (
         "capstan",

@@ -347,10 +347,13 @@ declare module '@endo/errors' {
   export { assert, Fail, makeError, q, b, X } from 'capstan';
 }
 declare module '@metamask/kernel-utils/exo' {
-  export { makeDefaultExo, makeDefaultInterface } from 'capstan';
+  export { makeDefaultExo, makeDefaultInterface, makeDiscoverableExo } from 'capstan';
 }
 declare module '@metamask/kernel-utils/discoverable' {
   export { makeDiscoverableExo } from 'capstan';
+}
+declare module '@metamask/kernel-exo' {
+  export { makeDefaultExo, makeDefaultInterface, makeDiscoverableExo } from 'capstan';
 }
 
 /** Freezes a value and everything it reaches. */
