@@ -54,6 +54,14 @@ fn mapped(code: &str) -> VatStart {
 }
 
 #[test]
+fn stacks_that_a_vat_writes_to_its_log_tell_of_its_sources() {
+    let code = "exports.buildRootObject = () => Far('root', { tell: () => { console.error(`so: ${Error('boom').stack}`); } });";
+    let mut vat = Vat::try_start(mapped(code)).unwrap();
+    vat.answer(r##"#["tell",[]]"##, &[]);
+    assert!(vat.logs[0].starts_with("so:     at tell (lib/a.ts:6:1)"), "{:?}", vat.logs);
+}
+
+#[test]
 fn k134_what_goes_wrong_in_a_bundle_has_its_place_in_the_sources() {
     let fails = |code: &str| Vat::try_start(mapped(code)).err().unwrap();
     assert_eq!(
