@@ -75,19 +75,27 @@ impl Fuse {
         }
     }
 
-    /// Reserves heap; blows the fuse if that is too much.
-    fn reserve(&self, bytes: usize) -> bool {
-        let before = self.heap_bytes.fetch_add(bytes, Relaxed);
-        let fits = before.saturating_add(bytes) as u64 <= self.limits.memory_bytes_max;
+    /// Whether so much more heap may be taken; blows the fuse if not.
+    fn may_take(&self, bytes: usize) -> bool {
+        let fits = self.heap_bytes.load(Relaxed).saturating_add(bytes) as u64 <= self.limits.memory_bytes_max;
         if !fits {
-            self.heap_bytes.fetch_sub(bytes, Relaxed);
             self.blow(Limit::Memory);
         }
         fits
     }
 
+    /// Counts what was really given. Only the thread that runs the engine just now counts, so that no counting is lost
+    /// without the cost of an atomic addition for every object of the vat.
+    fn take(&self, ptr: *mut u8) -> *mut u8 {
+        #[expect(unsafe_code, reason = "`ptr` was returned by `RustAllocator` a moment ago")]
+        // SAFETY: see the reason; null is excluded.
+        let given = if ptr.is_null() { 0 } else { unsafe { RustAllocator::usable_size(ptr) } };
+        self.heap_bytes.store(self.heap_bytes.load(Relaxed).wrapping_add(given), Relaxed);
+        ptr
+    }
+
     fn release(&self, bytes: usize) {
-        self.heap_bytes.fetch_sub(bytes, Relaxed);
+        self.heap_bytes.store(self.heap_bytes.load(Relaxed).wrapping_sub(bytes), Relaxed);
     }
 }
 
@@ -109,18 +117,18 @@ pub(crate) struct CountingAllocator(pub(crate) Arc<Fuse>);
 )]
 unsafe impl Allocator for CountingAllocator {
     fn alloc(&mut self, size: usize) -> *mut u8 {
-        if !self.0.reserve(size) {
+        if !self.0.may_take(size) {
             return std::ptr::null_mut();
         }
-        self.0.counted(RustAllocator.alloc(size), size)
+        self.0.take(RustAllocator.alloc(size))
     }
 
     fn calloc(&mut self, count: usize, size: usize) -> *mut u8 {
         let Some(total) = count.checked_mul(size) else { return std::ptr::null_mut() };
-        if !self.0.reserve(total) {
+        if !self.0.may_take(total) {
             return std::ptr::null_mut();
         }
-        self.0.counted(RustAllocator.calloc(count, size), total)
+        self.0.take(RustAllocator.calloc(count, size))
     }
 
     unsafe fn dealloc(&mut self, ptr: *mut u8) {
@@ -136,7 +144,7 @@ unsafe impl Allocator for CountingAllocator {
     unsafe fn realloc(&mut self, ptr: *mut u8, new_size: usize) -> *mut u8 {
         // SAFETY: as above; null has no size.
         let before = if ptr.is_null() { 0 } else { unsafe { RustAllocator::usable_size(ptr) } };
-        if !self.0.reserve(new_size) {
+        if !self.0.may_take(new_size) {
             return std::ptr::null_mut();
         }
         // SAFETY: as above.
@@ -144,23 +152,11 @@ unsafe impl Allocator for CountingAllocator {
         if !moved.is_null() || new_size == 0 {
             self.0.release(before);
         }
-        self.0.counted(moved, new_size)
+        self.0.take(moved)
     }
 
     unsafe fn usable_size(ptr: *mut u8) -> usize {
         // SAFETY: as above.
         unsafe { RustAllocator::usable_size(ptr) }
-    }
-}
-
-impl Fuse {
-    /// Corrects a reservation to what was really given, which is what `dealloc` will release.
-    fn counted(&self, ptr: *mut u8, reserved: usize) -> *mut u8 {
-        #[expect(unsafe_code, reason = "`ptr` was returned by `RustAllocator` a moment ago")]
-        // SAFETY: see the reason; null is excluded.
-        let given = if ptr.is_null() { 0 } else { unsafe { RustAllocator::usable_size(ptr) } };
-        self.heap_bytes.fetch_add(given, Relaxed);
-        self.heap_bytes.fetch_sub(reserved, Relaxed);
-        ptr
     }
 }

@@ -2,8 +2,14 @@
 import { harden, freeze, create, isObject, apply, then, ownKeys } from 'capstan:lockdown';
 import { isPromise, methodNames } from 'capstan:passable';
 
-// Presences and unsettled remote promises: value -> { send(method, args, wantsAnswer) }.
+// Presences and unsettled remote promises: value -> vref; those with a handler: value -> { send(method, args, wantsAnswer) }.
 export const routes = new WeakMap();
+let sendOut;
+// `send(vref, method, args, wantsAnswer)` is how a message leaves the vat.
+export const setSender = send => {
+  sendOut = send;
+};
+const sendAlong = (route, method, args, wantsAnswer) => (typeof route === 'string' ? sendOut(route, method, args, wantsAnswer) : route.send(method, args, wantsAnswer));
 
 // Calls a local object now. A missing method names what there is.
 export const invoke = (target, method, args) => {
@@ -21,7 +27,7 @@ export const invoke = (target, method, args) => {
 
 const dispatch = (target, method, args, wantsAnswer) => {
   const route = isObject(target) ? routes.get(target) : undefined;
-  return route ? route.send(method, args, wantsAnswer) : invoke(target, method, args);
+  return route ? sendAlong(route, method, args, wantsAnswer) : invoke(target, method, args);
 };
 // A promise of this value. An object that calls itself a promise but has its own idea of how to be one is not asked in
 // the turn of whoever calls it.
@@ -34,7 +40,7 @@ const eventually = (target, method, args, wantsAnswer = true) => {
   const route = isObject(target) ? routes.get(target) : undefined;
   if (route) {
     try {
-      return route.send(method, args, wantsAnswer);
+      return sendAlong(route, method, args, wantsAnswer);
     } catch (error) {
       return Promise.reject(error);
     }
@@ -45,17 +51,19 @@ const forget = promise => {
   then(Promise.resolve(promise), undefined, () => {});
 };
 
-const proxyFor = (target, call) => {
-  const method = name => freeze({ [name]: (...args) => call(target, name, args) }[name]);
-  return new Proxy(freeze(() => {}), freeze({
+// Proxies whose calls are made by `call(target, method, args)`. The base of each is a function that returns its target.
+const proxies = call => {
+  const method = (target, name) => freeze({ [name]: (...args) => call(target, name, args) }[name]);
+  const handler = freeze({
     __proto__: null,
-    get: (_base, name) => method(name),
-    apply: (_base, _this, args) => call(target, undefined, args),
+    get: (base, name) => method(base(), name),
+    apply: (base, _this, args) => call(base(), undefined, args),
     has: () => true, set: () => false, defineProperty: () => false, deleteProperty: () => false,
-  }));
+  });
+  return target => new Proxy(freeze(() => target), handler);
 };
-export const E = target => proxyFor(target, eventually);
-E.sendOnly = target => proxyFor(target, (t, name, args) => forget(eventually(t, name, args, false)));
+export const E = proxies(eventually);
+E.sendOnly = proxies((target, name, args) => forget(eventually(target, name, args, false)));
 E.when = (target, onFulfilled, onRejected) => then(Promise.resolve(target), onFulfilled, onRejected);
 E.resolve = target => Promise.resolve(target);
 E.get = target => new Proxy(create(null), freeze({ get: (_base, name) => then(Promise.resolve(target), t => t[name]) }));

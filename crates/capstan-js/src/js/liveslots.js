@@ -3,7 +3,7 @@ import { host, lockdown, harden, freeze, create, then } from 'capstan:lockdown';
 import { replaceSearches } from 'capstan:strings';
 import { encode, decode, errorIds } from 'capstan:smallcaps';
 import { Far, remotablePrototype, isRemotable, isPromise, passStyleOf, getInterfaceOf, methodNames } from 'capstan:passable';
-import { E, HandledPromise, invoke, makePromiseKit, routes } from 'capstan:eventual';
+import { E, HandledPromise, invoke, makePromiseKit, routes, setSender } from 'capstan:eventual';
 import { assert, makeConsole, makeLogger, show } from 'capstan:assert';
 import {
   vrefs, reachable, held, weak, maybeDead, recognized, tokens, watchOver, isImport, isEphemeral, inOrder, take, loadCounters,
@@ -19,15 +19,15 @@ import { makeWatchers, providePromiseWatcher } from 'capstan:watch';
 import { offered } from 'capstan:endowments';
 
 const awaited = new Map(); // vpid -> { promise, resolve, reject }: decided elsewhere
-const decided = new Map(); // vpid -> { promise, where? }: ours to settle
+const decided = new Map(); // vpid -> { promise, target?, method? }: ours to settle, and of which call it is the result
 
 // ---- Size of one syscall's capdata.
 const fits = capdatas => {
   let units = 0;
   let slots = 0;
-  for (const { body, slots: s } of capdatas) {
-    units += body.length;
-    slots += s.length;
+  for (let i = 0; i < capdatas.length; i += 1) {
+    units += capdatas[i].body.length;
+    slots += capdatas[i].slots.length;
   }
   return units <= host.bodyUnitsMax && slots <= host.slotsMax;
 };
@@ -37,14 +37,14 @@ const awaitPromise = vpid => {
   const kit = Promise.withResolvers();
   vrefs.set(kit.promise, vpid);
   awaited.set(vpid, kit);
-  routes.set(kit.promise, { send: (method, args, wantsAnswer) => send(vpid, method, args, wantsAnswer) });
+  routes.set(kit.promise, vpid);
   return freeze(kit.promise);
 };
 const presence = (vref, iface) => {
   const object = freeze(create(remotablePrototype(iface ?? 'undefined')));
   vrefs.set(object, vref);
   watchOver(vref, object);
-  routes.set(object, { send: (method, args, wantsAnswer) => send(vref, method, args, wantsAnswer) });
+  routes.set(object, vref);
   return object;
 };
 setPresenceMaker(presence);
@@ -56,7 +56,9 @@ const decodeWith = (body, slots, fresh) => decode(body, slots, (vref, iface) => 
   fresh.add(vref);
   return awaitPromise(vref);
 });
+const noNames = new Set();
 const decodeSubscribing = (body, slots) => {
+  if (slots.length === 0) return decodeWith(body, slots, noNames);
   const fresh = new Set();
   try {
     return decodeWith(body, slots, fresh);
@@ -118,13 +120,17 @@ const abandonFresh = fresh => {
 };
 
 // ---- Settling.
-const encodeOutcome = (rejected, value, where, fresh, mentioned) => {
+const whereOf = ({ target, method }) => {
+  const iface = getInterfaceOf(target[0] === 'p' ? undefined : objectOf(target));
+  return `In ${JSON.stringify(String(method))} method of (${(iface ?? 'promise').replace(/^Alleged: /, '')}): result: `;
+};
+const encodeOutcome = (rejected, value, call, fresh, mentioned) => {
   const mark = fresh.length;
   try {
     return { rejected, capdata: encodeWith(value, fresh, mentioned) };
   } catch (error) {
     abandonFresh(fresh.splice(mark));
-    const prefix = where === undefined ? '' : `${where}: result: `;
+    const prefix = call?.target === undefined ? '' : whereOf(call);
     const message = error instanceof Error ? error.message : 'not passable';
     return { rejected: true, capdata: encodeWith(TypeError(`${prefix}${message}`), fresh, mentioned) };
   }
@@ -137,13 +143,14 @@ const settle = (first, rejected, value) => {
 const settleAll = todo => {
   const batch = [];
   const fresh = [];
-  const queued = new Set(todo.map(([vpid]) => vpid));
+  const queued = new Set();
+  for (let i = 0; i < todo.length; i += 1) queued.add(todo[i][0]);
   for (let i = 0; i < todo.length; i += 1) {
     const [vpid, rejected, value] = todo[i];
     const mentioned = [];
-    const outcome = encodeOutcome(rejected, value, decided.get(vpid)?.where, fresh, mentioned);
-    batch.push({ vpid, ...outcome });
-    for (const other of mentioned) {
+    batch.push({ vpid, outcome: encodeOutcome(rejected, value, decided.get(vpid), fresh, mentioned) });
+    for (let k = 0; k < mentioned.length; k += 1) {
+      const other = mentioned[k];
       const ours = decided.get(other);
       if (!ours || queued.has(other)) continue;
       const settled = outcomeOf(ours.promise);
@@ -153,19 +160,22 @@ const settleAll = todo => {
       }
     }
   }
-  for (const { vpid } of batch) {
-    const promise = decided.get(vpid)?.promise;
+  for (let i = 0; i < batch.length; i += 1) {
+    const promise = decided.get(batch[i].vpid)?.promise;
     if (promise) vrefs.delete(promise);
-    decided.delete(vpid);
+    decided.delete(batch[i].vpid);
   }
-  if (fits(batch.map(({ capdata }) => capdata))) {
-    for (const { vpid, rejected, capdata } of batch) host.resolveOne(vpid, rejected, capdata.body, capdata.slots.join());
+  if (fits(batch.map(({ outcome }) => outcome.capdata))) {
+    for (let i = 0; i < batch.length; i += 1) {
+      const { vpid, outcome: { rejected, capdata } } = batch[i];
+      host.resolveOne(vpid, rejected, capdata.body, capdata.slots.join());
+    }
     host.resolveDone();
   } else {
     const { body } = encode(Error('syscall capdata too large'), () => '', errorName);
     host.exit(true, body, '');
   }
-  for (const vpid of fresh) follow(vpid);
+  for (let i = 0; i < fresh.length; i += 1) follow(fresh[i]);
 };
 const outcomeOf = promise => {
   const state = host.promiseState(promise);
@@ -201,17 +211,20 @@ const send = (target, method, args, wantsAnswer) => {
     answer = awaitPromise(result);
   }
   host.send(target, capdata.body, capdata.slots.join(), result);
-  const settled = [];
-  for (const vpid of new Set(mentioned)) {
-    const ours = decided.get(vpid);
-    const outcome = ours && outcomeOf(ours.promise);
-    if (outcome) settled.push([vpid, ...outcome]);
+  if (mentioned.length > 0) {
+    const settled = [];
+    for (const vpid of new Set(mentioned)) {
+      const ours = decided.get(vpid);
+      const outcome = ours && outcomeOf(ours.promise);
+      if (outcome) settled.push([vpid, ...outcome]);
+    }
+    if (settled.length > 0) settleAll(settled);
   }
-  if (settled.length > 0) settleAll(settled);
-  for (const vpid of fresh) follow(vpid);
+  for (let i = 0; i < fresh.length; i += 1) follow(fresh[i]);
   if (wantsAnswer) host.subscribe(result);
   return answer;
 };
+setSender(send);
 
 // ---- Deliveries.
 const split = text => (text === '' ? [] : text.split(','));
@@ -234,51 +247,54 @@ export const message = (target, body, slots, result) => {
     then(outcome, undefined, reason => host.log('debug', `Rejection without a listener: ${described(reason)}`));
     return;
   }
-  const where = `In ${JSON.stringify(String(method))} method of (${String(getInterfaceOf(to) ?? 'promise').replace(/^Alleged: /, '')})`;
   const kit = awaited.get(result);
   if (kit) { // known before: from now on ours to decide
     awaited.delete(result);
     routes.delete(kit.promise);
     kit.resolve(outcome);
-    decided.set(result, { promise: kit.promise, where });
+    decided.set(result, { promise: kit.promise, target, method });
   } else {
-    decided.set(result, { promise: freeze(outcome), where });
+    decided.set(result, { promise: freeze(outcome), target, method });
     vrefs.set(outcome, result);
   }
   follow(result);
 };
 
-const pendingNotice = new Map();
-export const noticeOne = (vpid, rejected, body, slots) => pendingNotice.set(vpid, { rejected, body, slots: split(slots) });
+let told = [];
+export const noticeOne = (vpid, rejected, body, slots) => {
+  told.push({ vpid, rejected, body, slots: split(slots), value: undefined });
+};
 export const notice = () => {
-  const batch = new Map(pendingNotice);
-  pendingNotice.clear();
+  const batch = told;
+  told = [];
   const fresh = new Set();
-  const values = new Map();
+  const all = new Map();
   // A value may be the first mention of another promise of the batch: go round until nothing is new.
-  for (let before = -1; before !== values.size;) {
-    before = values.size;
-    for (const [vpid, { body, slots }] of batch) {
-      if (!awaited.has(vpid) || values.has(vpid)) continue;
+  for (let before = -1; before !== all.size;) {
+    before = all.size;
+    for (let i = 0; i < batch.length; i += 1) {
+      const one = batch[i];
+      if (!awaited.has(one.vpid) || all.has(one.vpid)) continue;
+      all.set(one.vpid, one);
       try {
-        values.set(vpid, decodeWith(body, slots, fresh));
+        one.value = decodeWith(one.body, one.slots, fresh);
       } catch (error) {
-        values.set(vpid, error);
-        batch.get(vpid).rejected = true;
+        one.value = error;
+        one.rejected = true;
       }
     }
   }
-  for (const [vpid, value] of values) {
+  all.forEach(({ rejected, value }, vpid) => {
     const kit = awaited.get(vpid);
     awaited.delete(vpid);
     vrefs.delete(kit.promise);
     routes.delete(kit.promise);
-    if (batch.get(vpid).rejected) {
+    if (rejected) {
       then(kit.promise, undefined, () => {});
       kit.reject(value);
     } else kit.resolve(value);
-  }
-  for (const vpid of fresh) if (!values.has(vpid)) host.subscribe(vpid);
+  });
+  if (fresh.size > 0) for (const vpid of fresh) if (!all.has(vpid)) host.subscribe(vpid);
 };
 
 export const dropExports = list => {

@@ -78,7 +78,8 @@ const DEPTH_MAX = 500;
 const plain = (value, depth) => {
   const keys = ownKeys(value);
   const list = Array.isArray(value);
-  for (const key of keys) {
+  for (let k = 0; k < keys.length; k += 1) {
+    const key = keys[k];
     if (list && key === 'length') continue;
     const { enumerable, value: inner, get } = getOwnPropertyDescriptor(value, key);
     if (typeof key !== 'string' || !enumerable || get || (list && `${key >>> 0}` !== key)) {
