@@ -3,25 +3,28 @@
 //! Most rows here have keys that only grow, and a B-tree filled in that order is left half empty by its splits. Here a
 //! full chunk at the end is left full and the next one begun.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::ops::{Bound, RangeBounds};
 
 /// Entries of a full chunk. More save little memory; an insertion moves half of them.
 const CHUNK_MAX: usize = 64;
-/// A chunk that has shrunk to this is joined with a neighbour that is at most half full.
+/// A chunk that shrinks to this, or to half of it, is joined with a neighbour that is at most half full.
 const CHUNK_MIN: usize = CHUNK_MAX / 4;
 
 /// A map in key order.
 #[derive(Clone, Debug)]
 pub(crate) struct Chunks<K, V> {
-    /// By a lower bound of their keys, above all keys of the chunk before. None is empty.
-    chunks: BTreeMap<K, Vec<(K, V)>>,
+    /// With a lower bound of their keys, above all keys of the chunk before. None is empty.
+    ///
+    /// A sorted list and no tree: what changes is most often at its end or its beginning, and a tree looks for both ends
+    /// of a range from its root.
+    chunks: VecDeque<(K, Vec<(K, V)>)>,
     len: usize,
 }
 
 impl<K, V> Default for Chunks<K, V> {
     fn default() -> Self {
-        Chunks { chunks: BTreeMap::new(), len: 0 }
+        Chunks { chunks: VecDeque::new(), len: 0 }
     }
 }
 
@@ -34,15 +37,27 @@ impl<K: Ord + Clone, V> Chunks<K, V> {
         self.len == 0
     }
 
+    /// The chunk where the key is or belongs; `None`: below all of them.
+    fn place(&self, key: &K) -> Option<usize> {
+        match self.chunks.back() {
+            // New keys are most often the highest, and what is new changes most.
+            Some((bound, _)) if bound <= key => self.chunks.len(),
+            _ => self.chunks.partition_point(|(bound, _)| bound <= key),
+        }
+        .checked_sub(1)
+    }
+
     pub(crate) fn get(&self, key: &K) -> Option<&V> {
-        let (_, chunk) = self.chunks.range(..=key).next_back()?;
+        let (_, chunk) = self.chunks.get(self.place(key)?)?;
         let at = find(chunk, key).ok()?;
         chunk.get(at).map(|(_, value)| value)
     }
 
     /// Puts an entry in and returns what the key held before.
     pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
-        let Some((_, chunk)) = self.chunks.range_mut(..=&key).next_back() else {
+        let place = self.place(&key);
+        let Some((place, (_, chunk))) = place.and_then(|place| Some((place, self.chunks.get_mut(place)?)))
+        else {
             self.insert_first(key, value);
             return None;
         };
@@ -50,7 +65,7 @@ impl<K: Ord + Clone, V> Chunks<K, V> {
             Ok(at) => return chunk.get_mut(at).map(|(_, held)| std::mem::replace(held, value)),
             Err(at) if chunk.len() < CHUNK_MAX => chunk.insert(at, (key, value)),
             Err(at) if at == chunk.len() => {
-                self.chunks.insert(key.clone(), vec![(key, value)]);
+                self.chunks.insert(place.saturating_add(1), (key.clone(), vec![(key, value)]));
             }
             Err(at) => {
                 let mut upper = chunk.split_off(CHUNK_MAX / 2);
@@ -60,7 +75,7 @@ impl<K: Ord + Clone, V> Chunks<K, V> {
                 }
                 chunk.shrink_to_fit();
                 if let Some((first, _)) = upper.first() {
-                    self.chunks.insert(first.clone(), upper);
+                    self.chunks.insert(place.saturating_add(1), (first.clone(), upper));
                 }
             }
         }
@@ -71,47 +86,43 @@ impl<K: Ord + Clone, V> Chunks<K, V> {
     /// Puts in an entry below all others.
     fn insert_first(&mut self, key: K, value: V) {
         self.len += 1;
-        let first = self.chunks.pop_first();
-        match first {
-            Some((_, mut chunk)) if chunk.len() < CHUNK_MAX => {
-                chunk.insert(0, (key.clone(), value));
-                self.chunks.insert(key, chunk);
+        match self.chunks.front_mut() {
+            Some((bound, chunk)) if chunk.len() < CHUNK_MAX => {
+                *bound = key.clone();
+                chunk.insert(0, (key, value));
             }
-            other => {
-                self.chunks.extend(other);
-                self.chunks.insert(key.clone(), vec![(key, value)]);
-            }
+            _ => self.chunks.push_front((key.clone(), vec![(key, value)])),
         }
     }
 
     pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
-        let (bound, chunk) = self.chunks.range_mut(..=key).next_back()?;
+        let place = self.place(key)?;
+        let (_, chunk) = self.chunks.get_mut(place)?;
         let at = find(chunk, key).ok()?;
         let (_, value) = chunk.remove(at);
         self.len -= 1;
         if chunk.is_empty() {
-            let bound = bound.clone();
-            self.chunks.remove(&bound);
-        } else if chunk.len() <= CHUNK_MIN {
-            let bound = bound.clone();
-            self.join(&bound);
+            self.chunks.remove(place);
+        } else if chunk.len() == CHUNK_MIN || chunk.len() == CHUNK_MIN / 2 {
+            self.join(place);
         }
         Some(value)
     }
 
-    /// Joins the small chunk at `bound` with a neighbour that has room, or gives back what it does not need itself.
-    fn join(&mut self, bound: &K) {
-        let small = |(key, chunk): (&K, &Vec<_>)| (chunk.len() <= CHUNK_MAX / 2).then(|| key.clone());
-        let next =
-            self.chunks.range::<K, _>((Bound::Excluded(bound), Bound::Unbounded)).next().and_then(small);
-        let before = self.chunks.range(..bound).next_back().and_then(small);
+    /// Joins a small chunk with a neighbour that has room, or gives back what it does not need itself.
+    fn join(&mut self, place: usize) {
+        let small =
+            |place: &usize| self.chunks.get(*place).is_some_and(|(_, chunk)| chunk.len() <= CHUNK_MAX / 2);
+        let next = Some(place.saturating_add(1)).filter(small);
+        let before = place.checked_sub(1).filter(small);
         let (keep, give) = match (before, next) {
-            (_, Some(next)) => (bound.clone(), Some(next)),
-            (Some(before), None) => (before, Some(bound.clone())),
-            (None, None) => (bound.clone(), None),
+            (_, Some(next)) => (place, Some(next)),
+            (Some(before), None) => (before, Some(place)),
+            (None, None) => (place, None),
         };
-        let mut given = give.and_then(|key| self.chunks.remove(&key)).unwrap_or_default();
-        if let Some(chunk) = self.chunks.get_mut(&keep) {
+        let mut given =
+            give.and_then(|place| self.chunks.remove(place)).map_or_else(Vec::new, |(_, chunk)| chunk);
+        if let Some((_, chunk)) = self.chunks.get_mut(keep) {
             chunk.append(&mut given);
             if chunk.capacity() > 2 * chunk.len() {
                 chunk.shrink_to_fit();
@@ -121,26 +132,24 @@ impl<K: Ord + Clone, V> Chunks<K, V> {
 
     /// All entries in key order.
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (&K, &V)> {
-        self.chunks.values().flatten().map(|(key, value)| (key, value))
+        self.chunks.iter().flat_map(|(_, chunk)| chunk).map(|(key, value)| (key, value))
     }
 
     /// The entries whose keys lie in `range`, in key order; none if it ends before it begins.
     pub(crate) fn range<R: RangeBounds<K>>(&self, range: R) -> impl DoubleEndedIterator<Item = (&K, &V)> {
-        let ends_first = match (range.start_bound(), range.end_bound()) {
-            (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
-            (Bound::Included(from), Bound::Included(to)) => from > to,
-            (Bound::Included(from) | Bound::Excluded(from), Bound::Included(to) | Bound::Excluded(to)) => {
-                from >= to
+        let first = match range.start_bound() {
+            Bound::Included(key) | Bound::Excluded(key) => self.place(key).unwrap_or(0),
+            Bound::Unbounded => 0,
+        };
+        // One beyond the last.
+        let end = match range.end_bound() {
+            Bound::Included(key) | Bound::Excluded(key) => {
+                self.place(key).map_or(0, |place| place.saturating_add(1))
             }
+            Bound::Unbounded => self.chunks.len(),
         };
-        let from = match range.start_bound() {
-            Bound::Included(key) | Bound::Excluded(key) => self.chunks.range(..=key).next_back(),
-            Bound::Unbounded => None,
-        };
-        let from = from.map_or(Bound::Unbounded, |(bound, _)| Bound::Included(bound));
-        // Bounds are compared only where there is something to look through.
-        let chunks = (!ends_first).then(|| self.chunks.range::<K, _>((from, range.end_bound())));
-        let within = move |chunk: &'_ Vec<(K, V)>| {
+        let chunks = (first < end).then(|| self.chunks.range(first..end));
+        let slices = chunks.into_iter().flatten().map(move |(_, chunk)| {
             let start = match range.start_bound() {
                 Bound::Included(key) => chunk.partition_point(|(k, _)| k < key),
                 Bound::Excluded(key) => chunk.partition_point(|(k, _)| k <= key),
@@ -151,10 +160,8 @@ impl<K: Ord + Clone, V> Chunks<K, V> {
                 Bound::Excluded(key) => chunk.partition_point(|(k, _)| k < key),
                 Bound::Unbounded => chunk.len(),
             };
-            start..end
-        };
-        let slices = chunks.into_iter().flatten().map(move |(_, chunk)| (within(chunk), chunk));
-        let slices = slices.map(|(range, chunk)| chunk.get(range).unwrap_or_default());
+            chunk.get(start..end).unwrap_or_default()
+        });
         slices.flatten().map(|(key, value)| (key, value))
     }
 
@@ -180,6 +187,7 @@ mod tests {
     use super::*;
     use proptest::collection::vec;
     use proptest::prelude::*;
+    use std::collections::BTreeMap;
 
     fn bound() -> impl Strategy<Value = Bound<u16>> {
         prop_oneof![
@@ -220,9 +228,9 @@ mod tests {
         let mut map = Chunks::default();
         map.extend((0..32_000_u64).map(|key| (key, ())));
         assert_eq!(map.chunks.len(), 32_000 / CHUNK_MAX);
-        assert!(map.chunks.values().all(|chunk| chunk.capacity() == CHUNK_MAX));
+        assert!(map.chunks.iter().all(|(_, chunk)| chunk.capacity() == CHUNK_MAX));
         (0..32_000).filter(|key| key % 16 != 0).for_each(|key| assert!(map.remove(&key).is_some()));
-        let room: usize = map.chunks.values().map(Vec::capacity).sum();
+        let room: usize = map.chunks.iter().map(|(_, chunk)| chunk.capacity()).sum();
         assert!(map.len() == 2000 && map.chunks.len() < 400 && room < 6000, "{room} in {}", map.chunks.len());
     }
 }
