@@ -80,6 +80,13 @@ impl KernelEnd {
         }
     }
 
+    /// Waits until the network has taken what it was told before. A network that is gone has.
+    pub async fn ping(&self) {
+        if let Err(fault) = self.caller.ask(&NetworkCall::Ping()).await {
+            tracing::debug!(%fault, "the network refuses to be asked whether it lives");
+        }
+    }
+
     /// Closes everything cleanly.
     pub async fn stop(&self) -> Result<(), Fault> {
         self.caller.ask(&NetworkCall::StopRemoteComms()).await.map(drop)

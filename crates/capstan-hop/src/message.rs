@@ -169,6 +169,8 @@ pub enum NetworkCall {
     },
     /// Try again now, everywhere (03 B-45).
     ResetAllBackoffs(),
+    /// Answer once what was asked before has reached the network: a process that does not is stuck.
+    Ping(),
     /// Close everything and end.
     StopRemoteComms(),
     /// Keep a link to this peer.
@@ -222,13 +224,14 @@ pub enum NetworkCall {
 }
 
 impl NetworkCall {
-    const METHODS: [&str; 15] = [
+    const METHODS: [&str; 16] = [
         "initializeRemoteComms",
         "sendRemoteMessage",
         "closeConnection",
         "reconnectPeer",
         "registerLocationHints",
         "resetAllBackoffs",
+        "ping",
         "stopRemoteComms",
         "wantLink",
         "knockLink",

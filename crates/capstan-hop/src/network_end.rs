@@ -23,6 +23,8 @@ pub trait Network: Send + Sync + 'static {
     fn order(&self, order: LinkOrder);
     /// One [`LinkEvent::FramesRead`] of this channel has been dealt with.
     fn consumed(&self, channel: ChannelId);
+    /// Comes to an end when the network has taken what it was told before.
+    fn ping(&self) -> Pin<Box<dyn Future<Output = ()> + Send>>;
     /// Closes every channel cleanly.
     fn stop(&self) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }
@@ -82,6 +84,15 @@ impl<N: Network, S: FnMut(Options, Sink) -> Result<N, String> + Send> Desk for N
                 tokio::spawn(async move {
                     if let Some(stopped) = stopped {
                         stopped.await;
+                    }
+                    responder.answer(Ok(Value::Null));
+                });
+            }
+            (NetworkCall::Ping(), up) => {
+                let heard = up.as_ref().and_then(|up| Some(up.network.get()?.ping()));
+                tokio::spawn(async move {
+                    if let Some(heard) = heard {
+                        heard.await;
                     }
                     responder.answer(Ok(Value::Null));
                 });
@@ -163,7 +174,9 @@ impl<N: Network> Up<N> {
                 LinkOrder::Send { channel, frames, awaited: false }
             }
             // The desk has dealt with these.
-            NetworkCall::InitializeRemoteComms(_) | NetworkCall::StopRemoteComms() => return,
+            NetworkCall::InitializeRemoteComms(_) | NetworkCall::Ping() | NetworkCall::StopRemoteComms() => {
+                return;
+            }
         };
         self.order(order);
         responder.answer(Ok(Value::Null));

@@ -23,6 +23,11 @@ use tokio::time::Instant;
 
 /// A process that takes longer to start its network is stuck.
 const START_MAX: Duration = Duration::from_secs(10);
+/// How often a process is asked whether it still answers.
+const PING_EVERY: Duration = Duration::from_secs(3);
+/// One that takes longer is stuck: it is killed like one that died, and another one started. Long, since a machine under
+/// load must not take it for stuck.
+const PING_MAX: Duration = Duration::from_secs(10);
 /// Stopping takes no longer; the network itself gives up earlier (03 B-50).
 const STOP_MAX: Duration = Duration::from_secs(3);
 /// The pause before a process that died is started again, doubled each time up to the longest.
@@ -203,6 +208,9 @@ impl Keeper {
         loop {
             tokio::select! {
                 outcome = &mut life.drained => tracing::warn!(?outcome, "the process of the network ended"),
+                () = stuck(&life.end) => {
+                    tracing::warn!("the process of the network has not answered for {} s: it is killed", PING_MAX.as_secs());
+                }
                 () = told(&mut stopped) => return self.stop(life).await,
             }
             *self.current.lock() = None;
@@ -257,6 +265,20 @@ impl Keeper {
     }
 }
 
+/// Waits until the network does not answer any more.
+async fn stuck(end: &KernelEnd) {
+    loop {
+        tokio::time::sleep(PING_EVERY).await;
+        let mut heard = std::pin::pin!(end.ping());
+        // In two parts: where we were halted ourselves, the first one is over before its answer can be read.
+        let half = PING_MAX / 2;
+        let late = tokio::time::timeout(half, &mut heard).await.is_err();
+        if late && tokio::time::timeout(half, &mut heard).await.is_err() {
+            return;
+        }
+    }
+}
+
 /// Waits until we are told to stop, or nobody is left who could tell us.
 async fn told(stopped: &mut watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
@@ -296,8 +318,39 @@ async fn relay(lines: ChildStderr) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use tokio::io::AsyncWriteExt;
+
+    /// The other end reads and answers, or reads only.
+    async fn peer(stream: tokio::io::DuplexStream, answers: usize) {
+        let (reader, mut writer) = tokio::io::split(stream);
+        let mut lines = BufReader::new(reader).lines();
+        for _ in 0..answers {
+            let Ok(Some(line)) = lines.next_line().await else { return };
+            let asked: serde_json::Value = serde_json::from_str(&line).unwrap();
+            assert_eq!(asked["method"], "ping");
+            let answer = serde_json::json!({"jsonrpc": "2.0", "id": asked["id"], "result": null});
+            writer.write_all(format!("{answer}\n").as_bytes()).await.unwrap();
+        }
+        std::future::pending::<()>().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_does_not_answer_is_found_and_no_other() {
+        for answers in [0, 1, 7] {
+            let (ours, theirs) = tokio::io::duplex(1 << 16);
+            let (reader, writer) = tokio::io::split(ours);
+            let (end, drained) = KernelEnd::new(reader, writer, Arc::new(|_| {}));
+            let tasks = [tokio::spawn(async { drop(drained.await) }), tokio::spawn(peer(theirs, answers))];
+            let since = Instant::now();
+            stuck(&end).await;
+            let asked = u32::try_from(answers).unwrap() + 1;
+            assert_eq!(since.elapsed(), PING_EVERY * asked + PING_MAX);
+            tasks.iter().for_each(tokio::task::JoinHandle::abort);
+        }
+    }
 
     #[test]
     fn a_free_port_is_the_same_one_after_a_restart() {

@@ -33,6 +33,9 @@ impl Network for Fake {
     fn consumed(&self, channel: ChannelId) {
         let _ = self.0.send(Told::Consumed(channel));
     }
+    fn ping(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(std::future::ready(()))
+    }
     fn stop(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let told = self.0.clone();
         Box::pin(async move { drop(told.send(Told::Stopped)) })

@@ -191,6 +191,10 @@ impl capstan_hop::Network for Hopped {
     fn consumed(&self, channel: ChannelId) {
         self.0.consumed(channel);
     }
+    fn ping(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let node = self.0.clone();
+        Box::pin(async move { node.ping().await })
+    }
     fn stop(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let node = self.0.clone();
         Box::pin(async move { node.stop().await })

@@ -134,6 +134,7 @@ pub enum NetError {
 enum Command {
     Order(LinkOrder),
     Consumed(ChannelId),
+    Ping(oneshot::Sender<()>),
     Stop(oneshot::Sender<()>),
 }
 
@@ -208,6 +209,14 @@ impl Node {
     /// Gives back the credit of one [`LinkEvent::FramesRead`] of this channel, once it has been dealt with.
     pub fn consumed(&self, channel: ChannelId) {
         let _ = self.commands.send(Command::Consumed(channel));
+    }
+
+    /// Waits until the node has taken what it was told before; after a stop, for nothing.
+    pub async fn ping(&self) {
+        let (pong, heard) = oneshot::channel();
+        if self.commands.send(Command::Ping(pong)).is_ok() {
+            let _ = heard.await;
+        }
     }
 
     /// Closes every channel cleanly and ends the node, within two seconds; idempotent.
@@ -352,6 +361,7 @@ impl Driver {
                             open.release();
                         }
                     }
+                    Some(Command::Ping(pong)) => drop(pong.send(())),
                     Some(Command::Stop(done)) => {
                         self.stop().await;
                         let _ = done.send(());

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 const CALL_SECONDS: &str = "50";
 /// How long a process may take to notice that its daemon is gone: its network gives up closing after two seconds.
 const ORPHAN_MAX: Duration = Duration::from_secs(10);
+/// How long a process may hang before another one is there: it is asked every three seconds and has ten to answer.
+const HANG_MAX: Duration = Duration::from_secs(40);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Calls under way while networks die.
 const CALLERS: usize = 3;
@@ -118,13 +120,22 @@ fn arguments(pid: u32) -> Vec<String> {
 }
 
 fn kill(pid: u32) {
-    let killed = Command::new("kill").args(["-9", &pid.to_string()]).status();
-    assert!(killed.is_ok_and(|status| status.success()), "no process {pid}");
+    signal("-9", pid);
+}
+
+fn signal(which: &str, pid: u32) {
+    let sent = Command::new("kill").args([which, &pid.to_string()]).status();
+    assert!(sent.is_ok_and(|status| status.success()), "no process {pid}");
 }
 
 #[track_caller]
-fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + ORPHAN_MAX;
+fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    eventually_within(ORPHAN_MAX, what, look)
+}
+
+#[track_caller]
+fn eventually_within<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
     loop {
         if let Some(found) = look() {
             return found;
@@ -202,6 +213,23 @@ fn r142_what_waits_for_a_dead_peer_outlives_the_network() {
     ann.kill_worker();
     assert_eq!(pending(), Some(before), "the outbox is intact");
     bob.start_again("session");
+    assert_eq!(answer(waiting), 2);
+    ann.is_sound();
+    bob.is_sound();
+}
+
+/// Halted, it holds its socket open: nothing but its silence tells.
+#[test]
+fn r142_a_network_that_hangs_is_replaced() {
+    let (ann, bob) = (Kernel::start("session"), Kernel::start("session"));
+    let (to_bob, _) = bob.serve("counter.js");
+    assert_eq!(ann.send(&[&to_bob, "bump"]), json!(1));
+    let old = eventually("a network", || bob.worker());
+    signal("-STOP", old);
+    let waiting = ann.send_later(&[&to_bob, "bump"]);
+    // No other comes before it has been silent for long.
+    let new = eventually_within(HANG_MAX, "another network", || bob.worker().filter(|new| *new != old));
+    assert!(parent(old).is_none() && parent(new).is_some());
     assert_eq!(answer(waiting), 2);
     ann.is_sound();
     bob.is_sound();
