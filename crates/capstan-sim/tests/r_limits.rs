@@ -1,5 +1,6 @@
 //! Limits of our own make things slower and lose nothing; whoever returns says so (03 B-33, B-33c).
 
+use capstan_kernel::kernel::Generation;
 use capstan_model::peer::Millis;
 use capstan_sim::passable::Passable;
 use capstan_sim::scripted;
@@ -71,6 +72,35 @@ fn r75_a_thousand_calls_in_a_second_are_slower_under_a_limit_and_not_lost() {
     for (at, id) in (1..).zip(ids) {
         world.back_to(id).fulfils(at);
     }
+    world.assert_quiescent();
+}
+
+/// Toward a kernel of the reference, which loses what it would send beyond 100 frames in a second.
+#[test]
+fn r75_calls_in_a_burst_reach_a_classic_peer_at_a_pace_that_it_can_answer() {
+    let mut world = World::seeded(75);
+    let ann = world.kernel_with("ann", |config, _| config.audit_every_transaction = false);
+    let bob = world.kernel_with("bob", |config, links| {
+        config.audit_every_transaction = false;
+        config.generation = Generation::Classic;
+        links.messages_per_second = NonZeroU32::new(100);
+    });
+    let counter = world.vat(bob, scripted::counter());
+    let url = world.issue(bob, counter);
+    let held = world.redeem(ann, &url);
+    world.advance(2_000);
+    let begun = world.now();
+    let ids: Vec<_> = (0..200).map(|_| world.start_call(ann, held, "bump", vec![])).collect();
+    let last = ids[199];
+    while world.outcome(last).is_none() {
+        world.advance(10);
+    }
+    let took = world.now().0 - begun.0;
+    assert!((2_000..4_000).contains(&took), "{took} ms");
+    for (at, id) in (1..).zip(ids) {
+        world.back_to(id).fulfils(at);
+    }
+    world.run_until_quiet();
     world.assert_quiescent();
 }
 

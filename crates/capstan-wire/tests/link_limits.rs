@@ -2,6 +2,7 @@
 
 use crate::link_bench::*;
 use capstan_model::peer::{ChannelId, Millis, Seq};
+use capstan_wire::handshake::{HandshakeKind, encode_handshake};
 use capstan_wire::link::{Action, DialFault, FaultCode, LinkFact, LinkOptions, WriteToken};
 use capstan_wire::seam::{LinkEvent, LinkOrder, OutFrame, SendFault, Verdict};
 use std::num::NonZeroU32;
@@ -25,6 +26,15 @@ fn dialled(actions: &[Action]) -> Vec<String> {
 fn connect(b: &mut Bench, channel: u64, name: &str) {
     assert_eq!(dialled(&b.want(name, true)), [name]);
     b.dial_to_verdict(channel, name, "l");
+    b.answer(channel, Verdict::Register);
+    assert_eq!(b.links.registered(&peer(name)), Some(ChannelId(channel)));
+}
+
+fn connect_session(b: &mut Bench, channel: u64, name: &str) {
+    b.want(name, true);
+    b.up(channel, name, true);
+    b.greet(channel, session("mine"));
+    b.read(channel, &encode_handshake(HandshakeKind::HandshakeAck, &session("l")));
     b.answer(channel, Verdict::Register);
     assert_eq!(b.links.registered(&peer(name)), Some(ChannelId(channel)));
 }
@@ -190,7 +200,7 @@ fn r62_five_refusals_in_a_row_say_that_the_peer_is_down_and_end_nothing() {
 fn r75_a_thousand_sends_in_a_second_are_written_in_order_as_the_limit_allows() {
     let options = LinkOptions { messages_per_second: NonZeroU32::new(100), ..LinkOptions::default() };
     let mut b = Bench::new(options);
-    connect(&mut b, 1, "c");
+    connect_session(&mut b, 1, "c");
     let (mut texts, mut times) = (Vec::new(), Vec::new());
     let mut note = |actions: &[Action], now: Millis| {
         let new = written(actions);
@@ -220,10 +230,65 @@ fn r75_a_thousand_sends_in_a_second_are_written_in_order_as_the_limit_allows() {
 }
 
 #[test]
-fn r75_without_a_limit_nothing_is_held_back() {
+fn r75_without_a_limit_nothing_is_held_back_between_session_kernels() {
     let mut b = Bench::new(LinkOptions::default());
-    connect(&mut b, 1, "c");
+    connect_session(&mut b, 1, "c");
     let frames: Vec<_> = (0..1_000).map(|n| OutFrame { seq: Some(Seq(n)), text: "x".into() }).collect();
     let order = LinkOrder::Send { channel: ChannelId(1), frames, awaited: false };
     assert_eq!(written(&b.order(order)).len(), 1_000);
+}
+
+/// A kernel of the reference sends no more than 100 frames in a second to one peer, and loses what it would send beyond
+/// that. What makes it send is what it gets.
+#[test]
+fn r75_a_classic_peer_gets_fewer_frames_in_any_second_than_it_may_send_itself() {
+    let mut b = Bench::new(LinkOptions::default());
+    connect(&mut b, 1, "c");
+    let (mut texts, mut times) = (Vec::new(), Vec::new());
+    let mut note = |actions: &[Action], now: Millis| {
+        let new = written(actions);
+        times.extend(new.iter().map(|_| now.0));
+        texts.extend(new);
+    };
+    // Numbered frames one at a time, as the kernel sends them to such a peer, and acknowledgements in between.
+    for n in 0..300 {
+        let mut order = |text: String, seq: Option<Seq>| {
+            let frames = vec![OutFrame { seq, text: text.into() }];
+            let order = LinkOrder::Send { channel: ChannelId(1), frames, awaited: seq.is_some() };
+            note(&b.order(order), b.now);
+        };
+        order(n.to_string(), Some(Seq(n + 1)));
+        if n % 3 == 0 {
+            order(format!("ack of {n}"), None);
+        }
+    }
+    let mut tokens = 0;
+    while texts.len() < 400 {
+        let before = b.now;
+        let actions = b.tick();
+        assert!(b.now > before, "a tick that is due has something to do");
+        tokens +=
+            actions.iter().filter(|action| matches!(action, Action::Write { token: Some(_), .. })).count();
+        let new = written(&actions);
+        times.extend(new.iter().map(|_| b.now.0));
+        texts.extend(new);
+    }
+    let expected = (0..300).flat_map(|n| {
+        let ack = (n % 3 == 0).then(|| format!("ack of {n}"));
+        [Some(n.to_string()), ack].into_iter().flatten()
+    });
+    assert!(texts.iter().eq(expected.collect::<Vec<_>>().iter()));
+    let most =
+        times.iter().map(|from| times.iter().filter(|at| (*from..from + 1_000).contains(at)).count()).max();
+    assert!(most.is_some_and(|most| (80..100).contains(&most)), "{most:?}");
+    assert!(times[399] - times[0] < 5_000, "no slower than the rate: {}", times[399] - times[0]);
+    assert_eq!(tokens, 300 - 12, "those of the burst were told of at once");
+    // The limit is the peer's and not the channel's: a new one begins with no burst of its own.
+    b.down(1);
+    b.tick();
+    b.dial_to_verdict(2, "c", "l");
+    b.answer(2, Verdict::Register);
+    let frames: Vec<_> = (0..16).map(|_| OutFrame { seq: None, text: "x".into() }).collect();
+    let order = LinkOrder::Send { channel: ChannelId(2), frames, awaited: false };
+    assert!(written(&b.order(order)).len() < 16);
 }

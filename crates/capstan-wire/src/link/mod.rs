@@ -23,6 +23,7 @@ pub use rate::{RateLimiter, TooFast};
 use crate::facts::Facts;
 use crate::seam::{LinkEvent, LinkOrder, SendFault};
 use capstan_model::peer::{ChannelId, Hint, Incarnation, Millis, PeerId, Seq};
+use rate::TokenBucket;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -161,6 +162,8 @@ struct Peer {
     queued: Option<Purpose>,
     dials: Option<RateLimiter>,
     messages: Option<RateLimiter>,
+    /// What a classic peer may be sent.
+    classic: Option<TokenBucket>,
     last_active: Millis,
     /// A dial is in flight, and whether it is for a send.
     dialing: Option<Purpose>,
@@ -195,7 +198,7 @@ struct Channel {
     registered_at: Millis,
     last_active: Millis,
     awaited: VecDeque<WriteToken>,
-    /// Frames that wait for the rate limit, with the token of the order that ends there.
+    /// Frames that wait for a rate limit, with the token of the order that ends there.
     paced: VecDeque<(Arc<str>, Option<WriteToken>)>,
 }
 

@@ -1,8 +1,8 @@
 //! Our own limits, and the end of what is silent or forgotten: how many channels, how fast, how long (03 B-7, B-36,
 //! B-46). Whatever a limit holds back waits here; nothing is dropped by one.
 
-use super::policy::INACTIVITY_MIN;
-use super::rate::{MINUTE, SECOND};
+use super::policy::{CLASSIC_BURST, CLASSIC_FRAMES_PER_SECOND, INACTIVITY_MIN};
+use super::rate::{MINUTE, SECOND, TokenBucket};
 use super::{Action, Channel, Links, Peer, RateLimiter, Stage, WriteToken};
 use capstan_model::peer::{ChannelId, Millis, PeerId};
 use std::sync::Arc;
@@ -76,8 +76,10 @@ impl Links {
             return open.deadline;
         }
         let paced = open.paced.front().and_then(|_| {
-            let limiter = self.peers.get(&open.peer)?.messages.as_ref()?;
-            Some(limiter.next(open.last_active))
+            let known = self.peers.get(&open.peer)?;
+            let limited = known.messages.as_ref().map(|limiter| limiter.next(open.last_active));
+            let paced = known.classic.as_ref().filter(|_| !open.is_session());
+            limited.max(paced.map(TokenBucket::due))
         });
         let spared = (!self.room.is_empty()).then(|| open.last_active.after(INACTIVITY_MIN));
         let spared = spared.filter(|_| self.peers.get(&open.peer).is_some_and(|known| !known.wanted));
@@ -111,7 +113,7 @@ impl Links {
         }
     }
 
-    /// Writes frames on a registered channel, at once or as the rate limit allows.
+    /// Writes frames on a registered channel, at once or as the rate limits allow. A classic peer always has one.
     pub(super) fn send(
         &mut self,
         now: Millis,
@@ -126,7 +128,7 @@ impl Links {
         }
         open.last_active = now;
         open.awaited.extend(token);
-        if limit.is_none() {
+        if limit.is_none() && open.is_session() {
             self.actions.push(Action::Write { channel, texts, token });
             return;
         }
@@ -136,15 +138,25 @@ impl Links {
         self.release_paced(now);
     }
 
-    /// Writes what waited for the rate limit, as far as it allows.
+    /// Writes what waited for a rate limit, as far as it allows.
     pub(super) fn release_paced(&mut self, now: Millis) {
-        let Some(limit) = self.options.messages_per_second else { return };
-        for (id, open) in &mut self.channels {
+        let limit = self.options.messages_per_second;
+        for (id, open) in self.channels.iter_mut().filter(|(_, open)| !open.paced.is_empty()) {
             let Some(known) = self.peers.get_mut(&open.peer) else { continue };
-            let fresh = || RateLimiter::new("messageRate", limit, SECOND);
-            let limiter = known.messages.get_or_insert_with(fresh);
+            let mut limiter = limit.map(|limit| {
+                known.messages.get_or_insert_with(|| RateLimiter::new("messageRate", limit, SECOND))
+            });
+            let mut bucket = (!open.is_session()).then(|| {
+                let fresh = || TokenBucket::new(CLASSIC_FRAMES_PER_SECOND, CLASSIC_BURST);
+                known.classic.get_or_insert_with(fresh)
+            });
+            let mut may_go = || {
+                bucket.as_ref().is_none_or(|bucket| bucket.has_one(now))
+                    && limiter.as_mut().is_none_or(|limiter| limiter.allow(now).is_ok())
+                    && bucket.as_mut().is_none_or(|bucket| bucket.take(now))
+            };
             let mut texts = Vec::new();
-            while !open.paced.is_empty() && limiter.allow(now).is_ok() {
+            while !open.paced.is_empty() && may_go() {
                 let Some((text, token)) = open.paced.pop_front() else { break };
                 texts.push(text);
                 if token.is_some() || open.paced.is_empty() {

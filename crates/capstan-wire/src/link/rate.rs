@@ -69,10 +69,78 @@ impl RateLimiter {
     }
 }
 
+/// A bucket of tokens that fills evenly: a few events may come at once, all others one after the other. Unlike a window
+/// it never allows two full bursts in a row, so that what it lets go still fits a window of somebody else's after a
+/// journey on which some were held up.
+#[derive(Clone, Debug)]
+pub(super) struct TokenBucket {
+    /// How long one token takes, microseconds.
+    every_us: u64,
+    /// How many the full bucket holds.
+    burst: u64,
+    /// When it will be full again, microseconds.
+    full_at_us: u64,
+}
+
+impl TokenBucket {
+    /// A full bucket for `burst` events at once and `per_second` in the long run.
+    pub(super) fn new(per_second: NonZeroU32, burst: NonZeroU32) -> Self {
+        let every_us = 1_000_000 / u64::from(per_second.get());
+        TokenBucket { every_us, burst: u64::from(burst.get()), full_at_us: 0 }
+    }
+
+    /// Takes a token, if there is one.
+    pub(super) fn take(&mut self, now: Millis) -> bool {
+        let taken = self.has_one(now);
+        if taken {
+            let (now_us, full_at_us) = (now.0.saturating_mul(1_000), self.full_at_us);
+            let full_at_us = if self.was_set_back(now) { now_us } else { full_at_us.max(now_us) };
+            self.full_at_us = full_at_us.saturating_add(self.every_us);
+        }
+        taken
+    }
+
+    pub(super) fn has_one(&self, now: Millis) -> bool {
+        self.due() <= now || self.was_set_back(now)
+    }
+
+    /// When there is, or was, the next token.
+    pub(super) fn due(&self) -> Millis {
+        let others_us = self.every_us.saturating_mul(self.burst.saturating_sub(1));
+        Millis(self.full_at_us.saturating_sub(others_us).div_ceil(1_000))
+    }
+
+    /// A clock that was set back would keep the bucket empty for long.
+    fn was_set_back(&self, now: Millis) -> bool {
+        let emptied_us = self.every_us.saturating_mul(self.burst);
+        self.full_at_us > now.0.saturating_mul(1_000).saturating_add(emptied_us)
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bucket_gives_a_burst_and_then_one_after_the_other() {
+        let mut bucket = TokenBucket::new(NonZeroU32::new(80).unwrap(), NonZeroU32::new(16).unwrap());
+        let mut times = Vec::new();
+        for now in (5_000..15_000).map(Millis) {
+            while bucket.take(now) {
+                times.push(now.0);
+            }
+            assert!(bucket.due() > now);
+        }
+        assert_eq!(times.iter().filter(|at| **at == 5_000).count(), 16);
+        let in_a_second = |from: &u64| times.iter().filter(|at| (*from..from + 1_000).contains(at)).count();
+        assert!(times.iter().map(in_a_second).all(|count| count <= 96));
+        assert_eq!(times.len(), 16 + 10 * 80 - 1);
+        // An idle bucket fills, and one whose clock was set back is full.
+        for now in [Millis(90_000), Millis(7)] {
+            assert_eq!(std::iter::repeat_with(|| bucket.take(now)).take_while(|taken| *taken).count(), 16);
+        }
+    }
 
     fn allowing(max: u32, window: u64) -> RateLimiter {
         RateLimiter::new("messages", NonZeroU32::new(max).unwrap(), Millis(window))
