@@ -305,6 +305,9 @@ impl Desk for KernelEnd {
                 self.tell(responder, LinkEvent::ChannelClosed { channel, reason });
             }
             KernelCall::RemoteGiveUp { peer_id: peer } => self.tell(responder, LinkEvent::GaveUp { peer }),
+            KernelCall::RemoteDeclined { peer_id: peer } => {
+                self.tell(responder, LinkEvent::Declined { peer });
+            }
             KernelCall::RemoteLocationHints { peer_id: peer, hints } => {
                 self.tell(responder, LinkEvent::HintsLearned { peer, hints });
             }

@@ -327,6 +327,11 @@ pub enum KernelCall {
         /// For the log.
         reason: String,
     },
+    /// A peer has closed us by intent. Null.
+    RemoteDeclined {
+        /// Who.
+        peer_id: PeerId,
+    },
     /// A peer showed where it can be dialled. Null.
     RemoteLocationHints {
         /// Who.
@@ -342,7 +347,7 @@ pub enum KernelCall {
 }
 
 impl KernelCall {
-    const METHODS: [&str; 11] = [
+    const METHODS: [&str; 12] = [
         "remoteDeliver",
         "remoteGiveUp",
         "remoteIncarnationChange",
@@ -352,6 +357,7 @@ impl KernelCall {
         "remoteFrames",
         "remoteSendFailed",
         "remoteChannelClosed",
+        "remoteDeclined",
         "remoteLocationHints",
         "listenAddresses",
     ];

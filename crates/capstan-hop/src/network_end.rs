@@ -231,6 +231,7 @@ impl<N: Network> Up<N> {
                 KernelCall::RemoteSendFailed { peer_id, error: Fault::from(fault).marshal() }
             }
             LinkEvent::GaveUp { peer: peer_id } => KernelCall::RemoteGiveUp { peer_id },
+            LinkEvent::Declined { peer: peer_id } => KernelCall::RemoteDeclined { peer_id },
             LinkEvent::HintsLearned { peer: peer_id, hints } => {
                 KernelCall::RemoteLocationHints { peer_id, hints }
             }

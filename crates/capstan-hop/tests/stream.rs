@@ -82,6 +82,7 @@ async fn every_other_order_and_event_crosses_as_it_is() {
     }
     for event in [
         LinkEvent::GaveUp { peer: peer() },
+        LinkEvent::Declined { peer: peer() },
         LinkEvent::HintsLearned { peer: peer(), hints: hints.clone() },
         LinkEvent::Listening { addresses: hints },
     ] {

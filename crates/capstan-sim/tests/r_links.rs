@@ -2,8 +2,9 @@
 
 use crate::pairs::{PAIRS, pair, strangers};
 use capstan_kernel::host_op::{Answer, HostOp};
+use capstan_kernel::kernel::Generation;
 use capstan_model::peer::ChannelId;
-use capstan_sim::world::Batching;
+use capstan_sim::world::{Batching, World};
 use capstan_wire::seam::{LinkEvent, LinkOrder};
 
 #[test]
@@ -62,6 +63,34 @@ fn r142_new_links_are_told_whom_the_user_closed_and_who_is_wanted() {
         meeting.world.tell(bob, restarted);
         assert_eq!(meeting.world.orders(bob), [LinkOrder::ClosePeer { peer }]);
     }
+}
+
+/// The one who is closed cannot undo that, and must not look as if it were about to.
+#[test]
+fn r49_whoever_is_closed_by_intent_shows_that_until_the_peer_is_back() {
+    let mut pair = pair(49, (Generation::Session, Generation::Session));
+    let (ann, bob) = (pair.ann, pair.bob);
+    pair.world.call(ann, &pair.url, "bump").fulfils(1);
+    let states = |world: &mut World| {
+        [ann, bob].map(|kernel| match world.ask(kernel, HostOp::ListRemotes) {
+            Ok(Answer::Remotes(remotes)) => remotes[0].state.to_string(),
+            other => panic!("{other:?}"),
+        })
+    };
+    assert_eq!(states(&mut pair.world), ["connected", "connected"]);
+    let (anns, bobs) = (pair.world.peer(ann), pair.world.peer(bob));
+    assert_eq!(pair.world.ask(bob, HostOp::PeerClose(anns.clone())), Ok(Answer::Done));
+    pair.world.advance(1_000);
+    assert_eq!(states(&mut pair.world), ["closed", "closed"]);
+    // Trying changes nothing: the other side says so again.
+    let again = HostOp::PeerReconnect { peer: bobs, hints: Vec::new() };
+    assert_eq!(pair.world.ask(ann, again), Ok(Answer::Done));
+    pair.world.advance(10_000);
+    assert_eq!(states(&mut pair.world), ["closed", "closed"]);
+    let back = HostOp::PeerReconnect { peer: anns, hints: Vec::new() };
+    assert_eq!(pair.world.ask(bob, back), Ok(Answer::Done));
+    pair.world.advance(10_000);
+    assert_eq!(states(&mut pair.world), ["connected", "connected"]);
 }
 
 #[test]

@@ -169,6 +169,11 @@ pub enum LinkEvent {
         /// Whom.
         peer: PeerId,
     },
+    /// The peer has closed us by intent: it is not dialled until it dials, or we are told to (03 B-48).
+    Declined {
+        /// Who.
+        peer: PeerId,
+    },
     /// The peer said or showed where it can be dialled.
     HintsLearned {
         /// Whom.

@@ -121,7 +121,9 @@ fn r49_a_peer_that_closed_us_by_intent_is_not_dialled_until_it_dials_or_we_are_t
         b.want("z", false);
         b.dial_to_verdict(1, "z", "l");
         b.answer(1, Verdict::Register);
-        b.fact(LinkFact::TextsRead { channel: ChannelId(1), texts: vec!["last".into(), CLOSED.into()] });
+        let texts = vec!["last".into(), CLOSED.into()];
+        let told = reports(&b.fact(LinkFact::TextsRead { channel: ChannelId(1), texts }));
+        assert_eq!(told.last(), Some(&LinkEvent::Declined { peer: peer("z") }));
         b
     };
     let mut b = closed();

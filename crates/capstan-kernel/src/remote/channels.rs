@@ -8,7 +8,7 @@ use crate::effect::{Effect, LogLevel, Step};
 use capstan_model::peer::{ChannelId, Epoch, Hint, Incarnation, Millis, PeerId, Seq};
 use capstan_wire::facts::Facts;
 use capstan_wire::seam::LinkOrder;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Alarms kept; more of them say nothing new.
@@ -23,6 +23,8 @@ pub(crate) struct Channels {
     pub(super) listen: Vec<Hint>,
     /// What the links were last asked for, by peer: whether it was for a send. Only saves repetition.
     pub(super) asked: BTreeMap<PeerId, bool>,
+    /// Peers that have closed us by intent, until one of us dials again.
+    pub(super) declined: BTreeSet<PeerId>,
     /// What each peer may still introduce.
     pub(super) names: BTreeMap<PeerId, NameBudget>,
     /// What its frames may still say in the log.
@@ -134,6 +136,7 @@ impl Channels {
     pub(super) fn forget_peer(&mut self, peer: &PeerId) {
         self.open.retain(|_, channel| &channel.peer != peer);
         self.asked.remove(peer);
+        self.declined.remove(peer);
         self.names.remove(peer);
     }
 

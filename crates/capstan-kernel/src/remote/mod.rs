@@ -29,7 +29,7 @@ use crate::turn::{Turn, transact};
 use capstan_model::id::{ObjectId, PromiseId, RemoteId};
 use capstan_model::peer::{ChannelId, Hint, Incarnation, Millis, PeerId};
 use capstan_store::overlay::Db;
-use capstan_store::schema::{Remotes, SendItem};
+use capstan_store::schema::{Remotes, RemotesByPeer, SendItem};
 use capstan_wire::seam::{LinkEvent, LinkOrder};
 use std::collections::BTreeSet;
 
@@ -90,6 +90,7 @@ pub(crate) fn link_event(
 ) {
     match event {
         LinkEvent::FactsWanted { channel, peer, dialed } => {
+            channels.declined.remove(&peer);
             handshake::facts_wanted(db, channels, config, channel, peer, dialed, step);
         }
         LinkEvent::HandshakeRead { channel, theirs, note_changed } => {
@@ -120,6 +121,12 @@ pub(crate) fn link_event(
             sending::send_failed(db, channels, config, now, &peer, &fault, step);
         }
         LinkEvent::ChannelClosed { channel, .. } => sending::channel_closed(db, channels, channel, step),
+        LinkEvent::Declined { peer } => {
+            // Strangers are not remembered.
+            if db.get::<RemotesByPeer>(&peer).is_some() {
+                channels.declined.insert(peer);
+            }
+        }
         LinkEvent::GaveUp { peer } => sending::gave_up(db, channels, config, now, &peer, None, step),
         LinkEvent::HintsLearned { peer, hints } => {
             let item = || format!("addresses of {peer}");
@@ -134,6 +141,7 @@ pub(crate) fn link_event(
         LinkEvent::Restarted => {
             channels.open.clear();
             channels.asked.clear();
+            channels.declined.clear();
             standing_orders(db, channels, step);
         }
     }
@@ -255,6 +263,8 @@ pub(crate) fn remotes(db: &Db, channels: &Channels) -> Vec<RemoteView> {
             "closed"
         } else if channels.bound_to(&row.peer).is_some() {
             "connected"
+        } else if channels.declined.contains(&row.peer) {
+            "closed"
         } else if open || channels.asked.contains_key(&row.peer) {
             "connecting"
         } else {

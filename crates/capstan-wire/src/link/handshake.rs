@@ -126,11 +126,13 @@ impl Links {
 
     /// The peer has closed us by intent.
     fn declined(&mut self, channel: ChannelId) {
-        if let Some(known) = self.channels.get(&channel).and_then(|open| self.peers.get_mut(&open.peer)) {
+        let Some(peer) = self.channels.get(&channel).map(|open| open.peer.clone()) else { return };
+        if let Some(known) = self.peers.get_mut(&peer) {
             known.declined = true;
             known.retry_at = None;
         }
         self.close(channel, "the peer has closed the connection by intent", true);
+        self.report(LinkEvent::Declined { peer });
     }
 
     /// Uses kept frames as far as the channel's stage allows.
