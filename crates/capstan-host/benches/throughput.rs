@@ -8,8 +8,9 @@ use anyhow::Result;
 use capstan_host::measure::{Line, one_more_vat};
 use capstan_host::{Host, HostConfig};
 
-/// Calls of one round.
+/// Calls of one round, and how many of them are in flight at a time.
 const CALLS: u32 = 2_000;
+const IN_FLIGHT: u32 = 64;
 const ROUNDS: usize = 15;
 const LAUNCHES: usize = 60;
 const LONE_CALLS: usize = 300;
@@ -31,10 +32,10 @@ async fn main() -> Result<()> {
 }
 
 async fn rates(line: &Line) -> Result<Vec<f64>> {
-    line.calls(CALLS).await?; // The first round warms up.
+    line.calls(CALLS, IN_FLIGHT).await?; // The first round warms up.
     let mut rates = Vec::new();
     for _ in 0..ROUNDS {
-        rates.push(f64::from(CALLS) / line.calls(CALLS).await?.as_secs_f64());
+        rates.push(f64::from(CALLS) / line.calls(CALLS, IN_FLIGHT).await?.as_secs_f64());
     }
     Ok(rates)
 }

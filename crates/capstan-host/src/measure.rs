@@ -11,9 +11,6 @@ use capstan_model::id::{KRef, ObjectId};
 use capstan_model::vat::{CodeFormat, VatCode, VatLimits};
 use std::time::{Duration, Instant};
 
-/// Calls that a [`Line`] keeps in flight.
-pub const IN_FLIGHT: u32 = 64;
-
 const ECHO: &str = "import { Far } from '@endo/far';
     export const buildRootObject = () => Far('echo', { echo: n => n });";
 
@@ -52,9 +49,9 @@ impl Line {
         Ok(Line { host: host.clone(), caller, echo })
     }
 
-    /// Makes `count` calls, [`IN_FLIGHT`] at a time, and returns how long they took: until the last answer is durable.
-    pub async fn calls(&self, count: u32) -> Result<Duration, Refusal> {
-        self.run(count, IN_FLIGHT).await
+    /// Makes `count` calls, `in_flight` at a time, and returns how long they took: until the last answer is durable.
+    pub async fn calls(&self, count: u32, in_flight: u32) -> Result<Duration, Refusal> {
+        self.run(count, in_flight).await
     }
 
     /// Makes one call alone and returns how long it took: from asking the caller to its durable answer.
@@ -79,6 +76,17 @@ pub async fn one_more_vat(host: &Host) -> Result<Duration, Refusal> {
     let since = Instant::now();
     launch(host, ECHO).await?;
     Ok(since.elapsed())
+}
+
+/// Returns the time that this process has spent on processors so far, in hundredths of a second; `None` where the system
+/// does not tell. What a call takes of it depends less on what else runs on the machine than its time does.
+pub fn processor_time() -> Option<Duration> {
+    let status = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The name before it may contain anything.
+    let mut fields = status.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<u64>().ok();
+    let sum = ticks()?.saturating_add(ticks()?);
+    Some(Duration::from_millis(sum.saturating_mul(10)))
 }
 
 /// Returns the memory that this process occupies, KiB; `None` where the system does not tell.

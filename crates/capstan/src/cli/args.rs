@@ -125,7 +125,7 @@ pub enum Command {
     Completions(completions::CompletionsArgs),
     /// Measure this machine: calls between vats and between kernels, launches, memory
     ///
-    /// Runs kernels of its own on temporary homes for about ten seconds. A call counts when its answer is on the disk.
+    /// Runs kernels of its own on temporary homes for about half a minute. A call counts when its answer is on the disk.
     Bench(bench::BenchArgs),
     /// See two kernels talk, one of them killed and wiped meanwhile
     Demo(demo::DemoArgs),
