@@ -18,6 +18,8 @@ pub(crate) struct End {
     pub(crate) channel: ChannelId,
     /// Its kernel still uses it.
     pub(crate) open: bool,
+    /// Its kernel has written a numbered frame.
+    pub(crate) used: bool,
 }
 
 /// What travels through a pipe.
@@ -121,6 +123,27 @@ impl Net {
         let with = |stream: &Stream, kernel| stream.ends.iter().any(|end| end.kernel == kernel);
         let between = |stream: &&Stream| with(stream, a) && b.is_none_or(|b| with(stream, b));
         self.streams.iter().filter(|(_, stream)| between(stream)).map(|(id, _)| *id).collect()
+    }
+
+    /// Takes note that a side writes a numbered frame; says whether its process has a second stream to the same kernel
+    /// that it wrote some to and still uses.
+    pub(crate) fn use_for_frames(&mut self, id: StreamId, side: usize) -> bool {
+        let end_of =
+            |stream: &Stream, side: usize| Some((*stream.ends.get(side)?, *stream.ends.get(1 - side)?));
+        let Some((writer, reader)) = self.streams.get(&id).and_then(|stream| end_of(stream, side)) else {
+            return false;
+        };
+        let second = |stream: &Stream| {
+            [0, 1].into_iter().filter_map(|side| end_of(stream, side)).any(|(end, far)| {
+                let own = end.kernel == writer.kernel && end.life == writer.life;
+                own && far.kernel == reader.kernel && end.open && end.used
+            })
+        };
+        let found = self.streams.iter().any(|(other, stream)| *other != id && second(stream));
+        if let Some(end) = self.streams.get_mut(&id).and_then(|stream| stream.ends.get_mut(side)) {
+            end.used = true;
+        }
+        found
     }
 
     /// Puts an item into the pipe written by side `from`; returns when it arrives, at the earliest at `at`.

@@ -46,6 +46,7 @@ impl Storm {
         for kernel in self.kernels.clone() {
             self.world.spare(kernel);
             self.world.slow_disk(kernel, 3);
+            self.world.lose_verdicts(kernel, 0);
             self.start(kernel);
         }
         for (a, b) in self.pairs() {
@@ -78,13 +79,14 @@ impl Storm {
         if let Some(open) = self.unanswered() {
             return Err(format!("I8: never answered: {open}"));
         }
-        if let Some((kernel, _, id)) = self.calls.first() {
+        if let Some(asked) = self.calls.first() {
             let count = self.calls.len();
             // Those that vats keep open are settled later.
             if self.all_settled() {
                 return Err(format!(
-                    "I8: {count} calls never settled, first {id} of {}",
-                    self.world.peer(*kernel)
+                    "I8: {count} calls never settled, first {} of {}",
+                    asked.id,
+                    self.world.peer(asked.kernel)
                 ));
             }
         }
@@ -132,9 +134,10 @@ impl Storm {
                 break;
             }
         }
-        if let Some((kernel, call, id)) = self.calls.first() {
-            let outcome = self.world.outcome(*call);
-            return Err(format!("I8: {id} of {} never settled: {outcome:?}", self.world.peer(*kernel)));
+        if let Some(asked) = self.calls.first() {
+            let outcome = self.world.outcome(asked.call);
+            let peer = self.world.peer(asked.kernel);
+            return Err(format!("I8: {} of {peer} never settled: {outcome:?}", asked.id));
         }
         for kernel in &self.kernels {
             let db = self.world.db(*kernel);

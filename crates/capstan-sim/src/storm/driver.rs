@@ -18,7 +18,7 @@ use capstan_model::smallcaps::Value;
 use capstan_model::vat::{CodeFormat, VatCode, VatLimits};
 use capstan_store::schema::{ClistByEref, DeadLetters, VatPhase, VatStore, Vats};
 use capstan_wire::url::{OcapUrl, oid_from_secret};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Vats of a kernel at first.
 const VATS: usize = 2;
@@ -45,6 +45,17 @@ enum Wish {
     Done,
 }
 
+/// A call of a host that is not settled yet.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub(super) kernel: KernelId,
+    pub(super) call: CallId,
+    /// The name of the message.
+    pub(super) id: String,
+    /// The label of the vat it is for.
+    to: String,
+}
+
 /// One storm under way.
 pub(super) struct Storm {
     pub(super) world: World,
@@ -55,7 +66,9 @@ pub(super) struct Storm {
     urls: Vec<(String, String)>,
     /// What each host was given in the present life of its kernel, with labels.
     given: BTreeMap<KernelId, Vec<(KRef, String)>>,
-    pub(super) calls: Vec<(KernelId, CallId, String)>,
+    pub(super) calls: Vec<Asked>,
+    /// The labels of vats that their hosts ended.
+    terminated: BTreeSet<String>,
     wishes: Vec<(KernelId, u64, RequestId, Wish)>,
     backups: BTreeMap<KernelId, Vec<usize>>,
     logged: BTreeMap<KernelId, usize>,
@@ -78,6 +91,7 @@ impl Storm {
             urls: Vec::new(),
             given: BTreeMap::new(),
             calls: Vec::new(),
+            terminated: BTreeSet::new(),
             wishes: Vec::new(),
             backups: BTreeMap::new(),
             logged: BTreeMap::new(),
@@ -88,6 +102,7 @@ impl Storm {
             let kernel = storm.world.kernel_with(name, |config, options| {
                 config.generation = if *classic { Generation::Classic } else { Generation::Session };
                 config.window_frames = plan.window;
+                config.outbox_bytes_max = plan.outbox_bytes.unwrap_or(config.outbox_bytes_max);
                 config.audit_every_transaction = plan.seed.is_multiple_of(RECOUNTED);
                 options.handshake_timeout = Millis(1_000);
             });
@@ -177,8 +192,15 @@ impl Storm {
             Act::Jump(who, millis, told) => {
                 self.world.jump(self.who(*who), i64::from(*millis), *told);
             }
-            Act::RestartVat(who, at) => self.of_vat(self.who(*who), *at, HostOp::RestartVat),
-            Act::Terminate(who, at) => self.of_vat(self.who(*who), *at, HostOp::TerminateVat),
+            Act::Relink(who) => self.world.restart_links(self.who(*who)),
+            Act::Deafen(who, lost) => self.world.lose_verdicts(self.who(*who), u32::from(*lost)),
+            Act::RestartVat(who, at) => {
+                self.of_vat(self.who(*who), *at, HostOp::RestartVat);
+            }
+            Act::Terminate(who, at) => {
+                let label = self.of_vat(self.who(*who), *at, HostOp::TerminateVat);
+                self.terminated.extend(label);
+            }
             Act::Lose(loss) => self.lose(*loss),
         }
     }
@@ -245,11 +267,12 @@ impl Storm {
         self.wish(kernel, HostOp::PeerReconnect { peer, hints: Vec::new() }, Wish::Done);
     }
 
-    fn of_vat(&mut self, kernel: KernelId, at: Pick, op: fn(VatId) -> HostOp) {
-        if let Some((vat, ..)) = chosen(self.vats(kernel), at) {
-            self.watch.vats_ended = true;
-            self.wish(kernel, op(vat), Wish::Done);
-        }
+    /// Returns the vat's label, if there is one.
+    fn of_vat(&mut self, kernel: KernelId, at: Pick, op: fn(VatId) -> HostOp) -> Option<String> {
+        let (vat, _, label) = chosen(self.vats(kernel), at)?;
+        self.watch.vats_ended = true;
+        self.wish(kernel, op(vat), Wish::Done);
+        Some(label)
     }
 
     fn replace(&mut self, kernel: KernelId, how: crate::world::Restart) {
@@ -376,13 +399,13 @@ impl Storm {
             from: format!("host {} {}", self.world.peer(kernel), self.world.node(kernel).life),
             number: self.numbers,
             way: target.to_string(),
-            to: Some(to),
+            to: Some(to.clone()),
             labels: slots.iter().map(|(_, label)| label.clone()).collect(),
             body: body.clone(),
         };
         let args = errand.args(slots.into_iter().map(|(kref, _)| kref.value()));
         let call = self.world.start_call(kernel, target, "do", args);
-        self.calls.push((kernel, call, id));
+        self.calls.push(Asked { kernel, call, id, to });
     }
 
     /// Judges all that happened since the last look, and goes on with what was answered.
@@ -459,9 +482,10 @@ impl Storm {
     }
 
     fn outcomes(&mut self) -> Result<(), Wrong> {
-        for (kernel, call, id) in std::mem::take(&mut self.calls) {
-            match self.world.outcome(call) {
-                None => self.calls.push((kernel, call, id)),
+        for asked in std::mem::take(&mut self.calls) {
+            let id = &asked.id;
+            match self.world.outcome(asked.call) {
+                None => self.calls.push(asked),
                 Some(Outcome::Fulfilled(value)) => {
                     let about = answer_parts(&value).map(|(text, _)| text);
                     let about =
@@ -469,7 +493,9 @@ impl Storm {
                     if about.is_some_and(|about| about != id) {
                         return Err(format!("I9: {id} was settled by the answer to {about:?}"));
                     }
-                    if about.is_some() && !self.watch.ended && !self.watch.was_executed(&id) {
+                    // A vat that ended in the batch of its answer took with it, before it was durable, what it noted.
+                    let noted = !self.terminated.contains(&asked.to);
+                    if about.is_some() && noted && !self.watch.ended && !self.watch.was_executed(id) {
                         return Err(format!("I1: {id} was answered and not executed"));
                     }
                 }

@@ -8,6 +8,13 @@ use serde::{Deserialize, Serialize};
 /// Acts of one storm.
 const ACTS: usize = 70;
 
+/// In every such storm the links run in a process of their own, which fails by itself.
+const SPLIT: u64 = 4;
+/// How often it does.
+const SPLIT_ACTS: usize = 4;
+/// In every such storm few bytes fill an outbox.
+const TIGHT: u64 = 8;
+
 /// One storm, complete: the same plan gives the same run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -17,6 +24,9 @@ pub struct Plan {
     pub classic: Vec<bool>,
     /// Frames on their way to one peer before the next waits.
     pub window: u64,
+    /// Bytes on their way to one peer before the next frame waits, if there is such a limit.
+    #[serde(default)]
+    pub outbox_bytes: Option<u64>,
     /// Every input is a batch of its own.
     pub fine: bool,
     /// Nothing ends but processes, and what is durable stays: then nothing at all may be lost.
@@ -65,6 +75,10 @@ pub enum Act {
     Slow(Who, u8),
     /// The clock jumps, milliseconds; and the process is told, or not.
     Jump(Who, i16, bool),
+    /// The process of the links dies alone, and starts again.
+    Relink(Who),
+    /// So many verdicts get lost on their way to the links.
+    Deafen(Who, u8),
     /// The host restarts a vat.
     RestartVat(Who, Pick),
     /// The host ends a vat.
@@ -111,8 +125,19 @@ impl Plan {
             acts.extend([Act::Redeem(who, maker.pick(), 0), Act::Redeem(who, maker.pick(), 1)]);
         }
         acts.push(Act::Pass(100));
+        let begun = acts.len();
         acts.resize_with(ACTS, || maker.act());
-        Plan { seed, classic, window, fine, calm, acts }
+        let mut chance = Chance::seeded(seed ^ 0x11e5_0000);
+        if seed % SPLIT == SPLIT - 1 {
+            for _ in 0..SPLIT_ACTS {
+                let at = begun + pick(&mut chance, ACTS as u64 - begun as u64);
+                let who = u8::try_from(chance.below(12)).unwrap_or(0);
+                let lost = u8::try_from(1 + chance.below(3)).unwrap_or(1);
+                acts.insert(at, if chance.below(3) > 0 { Act::Relink(who) } else { Act::Deafen(who, lost) });
+            }
+        }
+        let outbox_bytes = (seed % TIGHT == 1).then(|| 200 + chance.below(2_000));
+        Plan { seed, classic, window, outbox_bytes, fine, calm, acts }
     }
 
     /// Whether all kernels speak the session generation.

@@ -1,7 +1,6 @@
 //! What must hold after every batch and every frame, judged from what became durable and what was written.
 
 use super::agent::{DID, LOST, WRONG};
-use crate::net::StreamId;
 use crate::node::Mark;
 use crate::world::{KernelId, Record};
 use capstan_model::id::RemoteId;
@@ -59,7 +58,6 @@ pub(super) struct Watch {
     texts: BTreeSet<(Pair, Arc<str>)>,
     /// By sender and receiver: what the receiver has durably acted on.
     processed: BTreeSet<(Pair, Digest)>,
-    writing: BTreeMap<(KernelId, KernelId), StreamId>,
     /// Sessions that ended in the last batch of their kernel, with the last frame that was durable.
     just_ended: BTreeMap<(KernelId, PeerId), Tail>,
     executed: BTreeMap<String, KernelId>,
@@ -128,7 +126,7 @@ impl Watch {
                     marks.iter().filter(news).try_for_each(|mark| self.received(kernel, mark))?;
                     self.acknowledged(kernel, &before)?;
                 }
-                Record::Wrote { from, to, stream, text } => self.wrote(from, to, stream, &text)?,
+                Record::Wrote { from, to, text, beside } => self.wrote(from, to, &text, beside)?,
             }
         }
         Ok(())
@@ -162,7 +160,13 @@ impl Watch {
         let Some(mirror) = self.mirrors.get(&kernel) else { return Ok(()) };
         for (peer, (old, tail)) in before {
             let new = mirror.sessions.get(peer);
-            if new.is_none_or(|new| new.recv < old.recv || new.sent < old.sent || new.una < old.una) {
+            // The next one may be as far by the end of the batch.
+            let life = mirror.lives.get(peer).and_then(Option::as_ref);
+            let others = tail.as_ref().is_some_and(|Tail { between: (own, to), .. }| {
+                mirror.own.as_ref() != Some(own) || (to.is_some() && to.as_ref() != life)
+            });
+            let back = |new: &SessionRow| new.recv < old.recv || new.sent < old.sent || new.una < old.una;
+            if others || new.is_none_or(back) {
                 if !self.ended {
                     return Err(format!(
                         "I7: {} ended its session with {peer} for no reason",
@@ -256,14 +260,9 @@ impl Watch {
         Ok(())
     }
 
-    /// What is written was durable (I5), and is written on the newest channel only (I11).
-    fn wrote(
-        &mut self,
-        from: KernelId,
-        to: KernelId,
-        stream: StreamId,
-        text: &Arc<str>,
-    ) -> Result<(), Wrong> {
+    /// What is written was durable (I5), and is written on one channel at a time (I11): which of two that were opened at
+    /// once is used first is chance, but the one is ended before the other is used.
+    fn wrote(&mut self, from: KernelId, to: KernelId, text: &Arc<str>, beside: bool) -> Result<(), Wrong> {
         if !text.starts_with("{\"seq\":") {
             return Ok(());
         }
@@ -271,11 +270,9 @@ impl Watch {
         if !self.texts.contains(&(pair.clone(), text.clone())) && !self.went(from, &pair, text) {
             return Err(format!("I5: {} wrote what it had not stored: {text}", pair.0));
         }
-        let newest = self.writing.entry((from, to)).or_insert(stream);
-        if *newest > stream {
+        if beside {
             return Err(format!("I11: {} writes to {} on two channels", pair.0, pair.1));
         }
-        *newest = stream;
         Ok(())
     }
 

@@ -98,8 +98,8 @@ pub struct World {
 pub(crate) enum Record {
     /// A batch became durable.
     Committed { kernel: KernelId, changes: Box<ChangeSet>, marks: Vec<Mark> },
-    /// A frame was written to a stream.
-    Wrote { from: KernelId, to: KernelId, stream: StreamId, text: Arc<str> },
+    /// A frame was written to a stream; `beside` another in use between the same two, where it is numbered.
+    Wrote { from: KernelId, to: KernelId, text: Arc<str>, beside: bool },
 }
 
 impl World {

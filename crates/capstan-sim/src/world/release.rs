@@ -8,6 +8,9 @@ use capstan_model::peer::{ChannelId, Millis, PeerId};
 use capstan_wire::link::{Action, DialFault, FaultCode, LinkFact};
 use capstan_wire::seam::{LinkOrder, Verdict};
 
+/// How numbered frames begin.
+const NUMBERED: &str = "{\"seq\":";
+
 impl World {
     /// Executes one effect whose batch is durable.
     pub(crate) fn execute(&mut self, kernel: KernelId, effect: Effect) {
@@ -106,9 +109,11 @@ impl World {
         let (from, to) = (self.node(writer).name.clone(), self.node(reader).name.clone());
         for text in texts {
             self.trace.say(self.now, format_args!("{from} → {to} {text}"));
+            let numbered = text.starts_with(NUMBERED);
+            let beside = numbered && self.net.use_for_frames(stream, side);
             match &mut self.journal {
                 Some(journal) => {
-                    journal.push(Record::Wrote { from: writer, to: reader, stream, text: text.clone() });
+                    journal.push(Record::Wrote { from: writer, to: reader, text: text.clone(), beside });
                 }
                 None => self.written.entry((writer, reader)).or_default().push(text.clone()),
             }
@@ -163,6 +168,6 @@ impl World {
         let node = self.node_mut(kernel);
         let life = node.life;
         let channel = node.process.as_mut()?.channel();
-        Some(End { kernel, life, channel, open: true })
+        Some(End { kernel, life, channel, open: true, used: false })
     }
 }
