@@ -38,6 +38,8 @@ pub(crate) struct Node {
     pub(crate) life: u64,
     /// Counts incarnations, those offered and never used included.
     pub(crate) names: u64,
+    /// Inputs taken in all its lives.
+    pub(crate) turns: u64,
     /// Batches made durable so far.
     pub(crate) commits: u64,
     /// Die at that batch.
@@ -106,6 +108,7 @@ impl Node {
             process: None,
             life: 0,
             names: 0,
+            turns: 0,
             commits: 0,
             strike: None,
             verdicts_lost: 0,

@@ -72,6 +72,8 @@ pub(super) struct Storm {
     wishes: Vec<(KernelId, u64, RequestId, Wish)>,
     backups: BTreeMap<KernelId, Vec<usize>>,
     logged: BTreeMap<KernelId, usize>,
+    /// In which life each kernel was last looked at, and how many inputs it had taken.
+    looked: BTreeMap<KernelId, (u64, u64)>,
     numbers: u64,
     /// Frames were lost on streams that go on.
     pub(super) spoilt: bool,
@@ -95,6 +97,7 @@ impl Storm {
             wishes: Vec::new(),
             backups: BTreeMap::new(),
             logged: BTreeMap::new(),
+            looked: BTreeMap::new(),
             numbers: 0,
             spoilt: false,
         };
@@ -523,7 +526,12 @@ impl Storm {
         if let Some(line) = log.iter().skip(seen).find(ignored) {
             return Err(format!("I17: {name} logs {line}"));
         }
-        let Some(process) = &self.world.node(kernel).process else { return Ok(()) };
+        let node = self.world.node(kernel);
+        let Some(process) = &node.process else { return Ok(()) };
+        let moved = (node.life, node.turns);
+        if self.looked.insert(kernel, moved) == Some(moved) {
+            return Ok(());
+        }
         let db = process.kernel.db();
         if let Some((_, letter)) = db.iter::<DeadLetters>().next() {
             return Err(format!("I17: {name} set aside {}: {}", letter.item, letter.reason));

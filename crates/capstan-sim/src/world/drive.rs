@@ -205,6 +205,7 @@ impl World {
         let Some(process) = &mut node.process else { return };
         process.turn_due = false;
         let Some(input) = process.inbox.pop_front() else { return };
+        node.turns += 1;
         let more = !process.inbox.is_empty();
         let said = format!("{input:?}");
         let step = process.kernel.step(clock, input);
