@@ -53,6 +53,9 @@ fn forget<'js>(ctx: &Ctx<'js>, promise: &Value<'js>) {
 /// Writes what is left to the log and empties the list.
 pub(crate) fn report<'js>(ctx: &Ctx<'js>, side: &Object<'js>) {
     let kept = UNHEARD.take();
+    if kept.is_empty() {
+        return;
+    }
     let Ok(tell) = side.get::<_, Function>("unheard") else { return };
     for one in kept {
         // A reason may be a trap; if describing it throws, there is no line.

@@ -87,18 +87,21 @@ const tameError = () => {
 
 // A frozen data property on a prototype forbids assignment on its heirs ("override mistake"). For the
 // names that programs do assign, an accessor takes the place of the property.
+// Whom it is assigned to gets a property of its own; whoever is frozen, an intrinsic too, throws.
+const setters = new Map();
+const setterOf = name => {
+  let set = setters.get(name);
+  if (set === undefined) {
+    ({ set } = { set(value) { defineProperty(this, name, { value, writable: true, enumerable: true, configurable: true }); } });
+    setters.set(name, set);
+  }
+  return set;
+};
 const enableOverride = (prototype, name) => {
   const property = getOwnPropertyDescriptor(prototype, name);
   if (!property || !('value' in property) || !property.configurable) return;
   const { value, enumerable } = property;
-  const { get, set } = getOwnPropertyDescriptor({
-    get [name]() { return value; },
-    set [name](replacement) {
-      if (this === prototype) throw TypeError(`cannot assign to property ${String(name)} of an intrinsic`);
-      defineProperty(this, name, { value: replacement, writable: true, enumerable: true, configurable: true });
-    },
-  }, name);
-  defineProperty(prototype, name, { get, set, enumerable, configurable: false });
+  defineProperty(prototype, name, { get: () => value, set: setterOf(name), enumerable, configurable: false });
 };
 const OVERRIDDEN = ['constructor', 'toString', 'toLocaleString', 'valueOf', 'hasOwnProperty', 'name', 'message', 'then', 'catch', 'finally',
   'toJSON', 'next', 'bind', 'call', 'apply', 'length'];
