@@ -21,12 +21,13 @@ class Quoted {
 }
 const quote = value => harden(new Quoted(typeof value === 'string' ? JSON.stringify(value) : show(value)));
 const bare = value => harden(new Quoted(String(value)));
+const withArticle = noun => `${/^[aeiou]/i.test(noun) ? 'an' : 'a'} ${noun}`;
 // A template's substitutions that are not quoted show only their type.
 const details = (strings, ...values) => {
   let text = strings[0];
   for (let i = 0; i < values.length; i += 1) {
     const value = values[i];
-    text += value instanceof Quoted ? value.text : value instanceof Error ? `(${value.name}: ${value.message})` : `(a ${typeof value})`;
+    text += value instanceof Quoted ? value.text : value instanceof Error ? `(${value.name}: ${value.message})` : `(${withArticle(typeof value)})`;
     text += strings[i + 1];
   }
   return harden(new Quoted(text));
@@ -39,7 +40,7 @@ const Fail = (strings, ...values) => fail(details(strings, ...values));
 const equal = (actual, expected, text = details`Expected ${quote(actual)} is same as ${quote(expected)}`, Constructor = RangeError) => {
   if (!Object.is(actual, expected)) fail(text, Constructor);
 };
-const typed = (value, type, text = details`${quote(value)} must be a ${bare(type)}`) => {
+const typed = (value, type, text = details`${quote(value)} must be ${bare(withArticle(type))}`) => {
   // Null is no object for this purpose.
   const actual = value === null ? 'null' : typeof value;
   if (actual !== type) fail(text, TypeError);

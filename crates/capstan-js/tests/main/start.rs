@@ -224,6 +224,7 @@ fn errors_and_discoverable_exos_are_served() {
     let mut vat = Vat::start(source);
     let mut ask = |methargs: &str| vat.answer(methargs, &[]).1;
     assert!(ask(r##"#["fail",["x"]]"##).starts_with(r##"#{"#error":"got \"x\" (a string) bare""##));
+    assert!(ask(r##"#["fail",[{}]]"##).contains("got {} (an object) bare"));
     assert!(ask(r##"#["made",[1]]"##).starts_with(r##"#{"#error":"made 1""##));
     assert_eq!(ask(r##"#["same",[]]"##), "#true");
     assert!(ask(r##"#["reserved",[]]"##).contains("reserved"));
