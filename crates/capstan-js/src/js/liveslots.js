@@ -19,7 +19,7 @@ import { makeWatchers, providePromiseWatcher } from 'capstan:watch';
 import { offered } from 'capstan:endowments';
 
 const awaited = new Map(); // vpid -> { promise, resolve, reject }: decided elsewhere
-const decided = new Map(); // vpid -> { promise, target?, method? }: ours to settle, and of which call it is the result
+const decided = new Map(); // vpid -> { promise, call? }: ours to settle, and of which call it is the result
 
 // ---- Size of one syscall's capdata.
 const fits = capdatas => {
@@ -120,17 +120,15 @@ const abandonFresh = fresh => {
 };
 
 // ---- Settling.
-const whereOf = ({ target, method }) => {
-  const iface = getInterfaceOf(target[0] === 'p' ? undefined : objectOf(target));
-  return `In ${JSON.stringify(String(method))} method of (${(iface ?? 'promise').replace(/^Alleged: /, '')}): result: `;
-};
+// The interface is that at the time of the call: whether the object is still in memory must not show in what is said.
+const whereOf = ({ iface = 'promise', method }) => `In ${JSON.stringify(String(method))} method of (${iface.replace(/^Alleged: /, '')}): result: `;
 const encodeOutcome = (rejected, value, call, fresh, mentioned) => {
   const mark = fresh.length;
   try {
     return { rejected, capdata: encodeWith(value, fresh, mentioned) };
   } catch (error) {
     abandonFresh(fresh.splice(mark));
-    const prefix = call?.target === undefined ? '' : whereOf(call);
+    const prefix = call === undefined ? '' : whereOf(call);
     const message = error instanceof Error ? error.message : 'not passable';
     return { rejected: true, capdata: encodeWith(TypeError(`${prefix}${message}`), fresh, mentioned) };
   }
@@ -148,7 +146,7 @@ const settleAll = todo => {
   for (let i = 0; i < todo.length; i += 1) {
     const [vpid, rejected, value] = todo[i];
     const mentioned = [];
-    batch.push({ vpid, outcome: encodeOutcome(rejected, value, decided.get(vpid), fresh, mentioned) });
+    batch.push({ vpid, outcome: encodeOutcome(rejected, value, decided.get(vpid)?.call, fresh, mentioned) });
     for (let k = 0; k < mentioned.length; k += 1) {
       const other = mentioned[k];
       const ours = decided.get(other);
@@ -247,14 +245,15 @@ export const message = (target, body, slots, result) => {
     then(outcome, undefined, reason => host.log('debug', `Rejection without a listener: ${described(reason)}`));
     return;
   }
+  const call = { iface: getInterfaceOf(to), method };
   const kit = awaited.get(result);
   if (kit) { // known before: from now on ours to decide
     awaited.delete(result);
     routes.delete(kit.promise);
     kit.resolve(outcome);
-    decided.set(result, { promise: kit.promise, target, method });
+    decided.set(result, { promise: kit.promise, call });
   } else {
-    decided.set(result, { promise: freeze(outcome), target, method });
+    decided.set(result, { promise: freeze(outcome), call });
     vrefs.set(outcome, result);
   }
   follow(result);

@@ -9,7 +9,7 @@ const SOURCE: &str = "import { Far, E } from '@endo/far';
 export const buildRootObject = () => { let held; const seen = new WeakMap(); let mine = Far('mine', {}); return Far('root', {
   hold: x => { held = x; seen.set(x, 1); }, drop: () => { held = undefined; }, cycle: x => { const c = { x }; c.c = c; return 1; },
   known: x => seen.has(x), give: () => mine, lose: () => { mine = undefined; }, make: () => Far('thing', {}),
-  ask: async x => { const a = await E(x).q(); return a; } }); };";
+  ask: async x => { const a = await E(x).q(); return a; }, once: () => Far('once', { fail: x => E(x).q().then(() => () => {}) }) }); };";
 
 fn refs(list: &[&str]) -> Vec<VRef> {
     list.iter().map(|text| text.parse().unwrap()).collect()
@@ -54,6 +54,29 @@ fn a_dropped_export_that_dies_is_retired_and_a_living_one_comes_back() {
         vat.deliver(VatDelivery::BringOutYourDead).syscalls,
         [VatSyscall::RetireExports(refs(&["o+10"]))]
     );
+}
+
+#[test]
+fn a_call_whose_object_has_died_meanwhile_still_fails_by_its_name() {
+    let mut vat = Vat::start(SOURCE);
+    assert_eq!(vat.answer(r##"#["once",[]]"##, &[]).2, ["o+10"]);
+    let methargs = cap(r##"#["fail",["$0"]]"##, &["o-5"]);
+    let message = Message { methargs, result: Some("p-7".parse().unwrap()) };
+    let reply = vat.deliver(VatDelivery::Message { target: "o+10".parse().unwrap(), message });
+    let [VatSyscall::Send { message, .. }, VatSyscall::Subscribe(_)] = reply.syscalls.as_slice() else {
+        panic!("{reply:?}")
+    };
+    let promise = message.result.unwrap();
+    vat.deliver(VatDelivery::DropExports(refs(&["o+10"])));
+    let dead = vat.deliver(VatDelivery::BringOutYourDead).syscalls;
+    assert!(dead.contains(&VatSyscall::RetireExports(refs(&["o+10"]))), "{dead:?}");
+    let reply = vat.deliver(VatDelivery::Notify(vec![Resolution {
+        promise,
+        rejected: false,
+        value: cap("#1", &[]),
+    }]));
+    let [VatSyscall::Resolve(batch)] = reply.syscalls.as_slice() else { panic!("{reply:?}") };
+    assert!(batch[0].rejected && batch[0].value.body.contains(r#"In \"fail\" method of (once): result: "#));
 }
 
 #[test]
