@@ -58,7 +58,9 @@ impl Resolver {
     /// is none.
     pub(crate) fn find(&mut self, importer: &Path, specifier: &str, asker: Asker) -> Result<PathBuf, String> {
         let beside = importer.parent().unwrap_or(Path::new("/"));
-        let found = if is_path(specifier) {
+        let found = if let Some((home, target)) = self.elsewhere(beside, specifier) {
+            if is_path(&target) { within(&home, &target) } else { self.package(&home, &target, asker) }
+        } else if is_path(specifier) {
             let path = tidy(&beside.join(specifier));
             self.file_or_directory(&path, asker).ok_or_else(|| "there is no such file".to_owned())
         } else if let Some(name) = specifier.strip_prefix("node:") {
@@ -70,7 +72,22 @@ impl Resolver {
         } else {
             self.package(beside, specifier, asker)
         }?;
+        let found = self.instead(&found).unwrap_or(Ok(found))?;
         fs::canonicalize(&found).map_err(|error| format!("{}: {error}", found.display()))
+    }
+
+    /// What the package of an importer takes for another package where there is no Node.
+    fn elsewhere(&mut self, beside: &Path, specifier: &str) -> Option<(PathBuf, String)> {
+        let (home, package) = self.scope(beside).filter(|_| !is_path(specifier))?;
+        Some((home, package.get("browser")?.get(specifier)?.as_str()?.to_owned()))
+    }
+
+    /// The file that a package has instead of this one where there is no Node.
+    fn instead(&mut self, found: &Path) -> Option<Result<PathBuf, String>> {
+        let (home, package) = self.scope(found.parent()?)?;
+        let name = found.strip_prefix(&home).ok()?.to_str()?;
+        let target = package.get("browser")?.get(format!("./{name}"))?.as_str()?;
+        Some(within(&home, target))
     }
 
     /// Whether the package that a file belongs to says that its `.js` files are ES modules.
@@ -89,7 +106,8 @@ impl Resolver {
             return None;
         }
         let package = self.read(path);
-        let keys: &[&str] = if asker == Asker::Import { &["module", "main"] } else { &["main"] };
+        let keys: &[&str] =
+            if asker == Asker::Import { &["browser", "module", "main"] } else { &["browser", "main"] };
         let main = keys.iter().filter_map(|key| package.as_ref()?.get(*key)?.as_str());
         let entry =
             main.map(|main| tidy(&path.join(main))).find_map(|main| file(&main).or_else(|| index(&main)));
@@ -251,7 +269,8 @@ fn chosen(entry: &Json, star: &str, asker: Asker, depth: usize) -> Option<String
         Json::Array(list) => list.iter().find_map(|entry| chosen(entry, star, asker, depth + 1)),
         Json::Object(conditions) => conditions.iter().find_map(|(condition, entry)| {
             let holds = match condition.as_str() {
-                "default" => true,
+                // A vat is no page, but has even less of Node.
+                "default" | "browser" | "production" => true,
                 "import" | "module" => asker == Asker::Import,
                 "require" => asker == Asker::Require,
                 _ => false,

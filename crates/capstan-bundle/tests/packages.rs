@@ -24,6 +24,40 @@ fn packages_are_found_as_node_finds_them() {
     assert_eq!(says(&files, "exports.all"), "a,b,c,d,e,f,g,h");
 }
 
+/// What packages have for pages serves vats better than what they have for Node.
+#[test]
+fn packages_are_taken_without_node() {
+    let files = [
+        (
+            "vat.ts",
+            "import { a } from 'main'; import { b } from 'exported'; import { c } from 'mapped'; export const all = [a, b, c].join();",
+        ),
+        (
+            "node_modules/main/package.json",
+            r#"{"main": "./node.js", "module": "./node.js", "browser": "./page.js"}"#,
+        ),
+        ("node_modules/main/node.js", "import 'tty';"),
+        ("node_modules/main/page.js", "export const a = 'a';"),
+        (
+            "node_modules/exported/package.json",
+            r#"{"exports": {"node": "./node.js", "browser": "./page.js", "default": "./node.js"}}"#,
+        ),
+        ("node_modules/exported/page.js", "export const b = 'b';"),
+        (
+            "node_modules/mapped/package.json",
+            r#"{"main": "./index.js", "browser": {"./node.js": "./page.js", "stream": "exported", "fs": "./none.js"}}"#,
+        ),
+        (
+            "node_modules/mapped/index.js",
+            "import { c } from './node.js'; import { b } from 'stream'; import fs from 'fs'; const all = c + b + fs; export { all as c };",
+        ),
+        ("node_modules/mapped/page.js", "export const c = 'c';"),
+        ("node_modules/mapped/node.js", "import 'tty';"),
+        ("node_modules/mapped/none.js", "export default 'none';"),
+    ];
+    assert_eq!(says(&files, "exports.all"), "a,b,cbnone");
+}
+
 #[test]
 fn a_served_module_wins_over_a_package() {
     let files = [
