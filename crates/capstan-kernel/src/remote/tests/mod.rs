@@ -4,6 +4,7 @@
 mod classic;
 mod explore;
 mod frames;
+mod outbox;
 mod restart;
 mod session;
 mod storm;

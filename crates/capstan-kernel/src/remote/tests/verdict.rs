@@ -79,7 +79,7 @@ impl Lone {
     }
 
     /// An object of the peer's, held so that it stays.
-    fn theirs(&mut self, rid: RemoteId, name: &str) -> KRef {
+    pub(super) fn theirs(&mut self, rid: RemoteId, name: &str) -> KRef {
         let eref: RRef = name.parse().unwrap();
         self.with(|turn| {
             let kref = clist::export(turn, rid.into(), eref.into()).unwrap();
@@ -88,7 +88,7 @@ impl Lone {
         })
     }
 
-    fn known(&self, rid: RemoteId, name: &str) -> Option<KRef> {
+    pub(super) fn known(&self, rid: RemoteId, name: &str) -> Option<KRef> {
         let eref: RRef = name.parse().unwrap();
         let key = (EndpointId::Remote(rid), ERef::Remote(eref));
         self.db.get::<capstan_store::schema::ClistByEref>(&key).copied()
