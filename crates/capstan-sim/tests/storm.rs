@@ -23,6 +23,15 @@ fn and_in_every_other() {
     weather(SEEDS..2 * SEEDS);
 }
 
+#[test]
+fn and_in_storms_about_handshakes() {
+    for seed in 0..SEEDS {
+        if let Err(failure) = run(&Plan::of_handshakes(seed)) {
+            panic!("seed {seed}: {}\n{}", failure.what, failure.trace);
+        }
+    }
+}
+
 /// A fresh life was told of promises that only the dead one had known, and what they carried was kept for it for ever.
 #[test]
 fn what_only_a_dead_life_was_told_is_let_go() {

@@ -1,11 +1,11 @@
 //! Runs random storms over several kernels:
 //!
 //! ```text
-//! cargo run --release -p capstan-sim --bin storm -- [--seeds N] [--seed S] [--minutes M] [--kernels 2..4] [--replay FILE]
+//! cargo run --release -p capstan-sim --bin storm -- [--seeds N] [--seed S] [--minutes M] [--kernels 2..4] [--handshakes] [--replay FILE]
 //! ```
 //!
 //! Seeds are tried from S upwards. A failing one is cut down and printed with its plan as JSON, which `--replay` performs again;
-//! `--brief` only says which seed failed and how.
+//! `--handshakes`: storms about handshakes alone, between two kernels. `--brief` only says which seed failed and how.
 #![expect(clippy::print_stdout, reason = "a program for people")]
 #![expect(
     clippy::disallowed_methods,
@@ -25,17 +25,30 @@ struct Options {
     time: Duration,
     kernels: Option<usize>,
     replay: Option<String>,
+    handshakes: bool,
     brief: bool,
 }
 
 fn options() -> Option<Options> {
-    let mut options =
-        Options { first: 0, seeds: u64::MAX, time: Duration::MAX, kernels: None, replay: None, brief: false };
+    let mut options = Options {
+        first: 0,
+        seeds: u64::MAX,
+        time: Duration::MAX,
+        kernels: None,
+        replay: None,
+        handshakes: false,
+        brief: false,
+    };
     let mut limited = false;
     let mut arguments = std::env::args().skip(1);
     while let Some(flag) = arguments.next() {
-        if flag == "--brief" {
-            options.brief = true;
+        let switch = match flag.as_str() {
+            "--brief" => Some(&mut options.brief),
+            "--handshakes" => Some(&mut options.handshakes),
+            _ => None,
+        };
+        if let Some(switch) = switch {
+            *switch = true;
             continue;
         }
         let value = arguments.next()?;
@@ -61,7 +74,8 @@ fn options() -> Option<Options> {
 fn main() -> ExitCode {
     let Some(options) = options() else {
         println!(
-            "usage: storm [--seeds N] [--seed S] [--minutes M] [--kernels 2..4] [--replay FILE] [--brief]"
+            "usage: storm [--seeds N] [--seed S] [--minutes M] [--kernels 2..4] [--handshakes] [--replay FILE] \
+             [--brief]"
         );
         return ExitCode::from(2);
     };
@@ -95,7 +109,9 @@ fn storm(options: &Options) -> ExitCode {
     let mut shown = began;
     let mut tried = 0;
     while tried < options.seeds && began.elapsed() < options.time {
-        let plan = Plan::seeded(options.first + tried, options.kernels);
+        let seed = options.first + tried;
+        let plan =
+            if options.handshakes { Plan::of_handshakes(seed) } else { Plan::seeded(seed, options.kernels) };
         tried += 1;
         if let Err(failure) = run(&plan) {
             println!("seed {} fails after {tried}: {}", plan.seed, failure.what);

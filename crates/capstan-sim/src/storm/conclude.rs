@@ -7,6 +7,7 @@ use super::watch::Wrong;
 use crate::world::{KernelId, Outcome};
 use capstan_kernel::audit::audit;
 use capstan_kernel::host_op::HostOp;
+use capstan_kernel::kernel::Generation;
 use capstan_model::id::EndpointId;
 use capstan_model::refs::{ERef, RefKind, Side, VRef};
 use capstan_store::schema::{
@@ -50,13 +51,20 @@ impl Storm {
             self.start(kernel);
         }
         for (a, b) in self.pairs() {
-            if self.spoilt {
-                // What was lost on a stream that goes on is sent again on the next.
+            if self.spoilt && !self.is_classic(a) && !self.is_classic(b) {
+                // What was lost on a stream that goes on is sent again on the next; to a classic peer, by a timer.
                 self.world.drop_streams(a, b);
             }
-            self.reconnect(a, b);
-            self.reconnect(b, a);
+            // Without a user's doing nobody needs to be told to try again.
+            if self.closed {
+                self.reconnect(a, b);
+                self.reconnect(b, a);
+            }
         }
+    }
+
+    fn is_classic(&self, kernel: KernelId) -> bool {
+        self.world.node(kernel).config.generation == Generation::Classic
     }
 
     fn pairs(&self) -> Vec<(KernelId, KernelId)> {

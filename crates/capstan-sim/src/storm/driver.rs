@@ -77,6 +77,8 @@ pub(super) struct Storm {
     numbers: u64,
     /// Frames were lost on streams that go on.
     pub(super) spoilt: bool,
+    /// A user closed a peer.
+    pub(super) closed: bool,
 }
 
 impl Storm {
@@ -100,6 +102,7 @@ impl Storm {
             looked: BTreeMap::new(),
             numbers: 0,
             spoilt: false,
+            closed: false,
         };
         for (name, classic) in NAMES.iter().zip(&plan.classic) {
             let kernel = storm.world.kernel_with(name, |config, options| {
@@ -167,6 +170,17 @@ impl Storm {
             Act::Restart(who) => {
                 self.world.kill(self.who(*who));
                 self.start(self.who(*who));
+            }
+            Act::Turn(who) => {
+                let kernel = self.who(*who);
+                self.world.kill(kernel);
+                self.world.reconfigure(kernel, |config| {
+                    config.generation = match config.generation {
+                        Generation::Session => Generation::Classic,
+                        Generation::Classic => Generation::Session,
+                    };
+                });
+                self.start(kernel);
             }
             Act::Strike(who, ahead, after) => {
                 let kernel = self.who(*who);
@@ -241,6 +255,12 @@ impl Storm {
                     self.replace(kernel, RestoreSnapshot(backup));
                 }
             }
+            Loss::Undo(who) => {
+                let kernel = self.who(who);
+                if let Some(backup) = self.backups.get(&kernel).and_then(|backups| backups.last()).copied() {
+                    self.replace(kernel, RestoreSnapshot(backup));
+                }
+            }
             Loss::Copy(who, millis) => {
                 let kernel = self.who(who);
                 let rows = self.world.rows(kernel);
@@ -249,7 +269,10 @@ impl Storm {
                 let until = self.world.now().after(Millis(u64::from(millis)));
                 self.copies.push((copy, until));
             }
-            Loss::Close(a, b) => self.of_peer(a, b, HostOp::PeerClose),
+            Loss::Close(a, b) => {
+                self.closed = true;
+                self.of_peer(a, b, HostOp::PeerClose);
+            }
             Loss::Forget(a, b) => self.of_peer(a, b, HostOp::PeerForget),
             Loss::Reconnect(a, b) => {
                 let (kernel, other) = self.two(a, b);
@@ -525,6 +548,10 @@ impl Storm {
         let ignored = |line: &&String| line.contains("is ignored") || line.contains("could not be processed");
         if let Some(line) = log.iter().skip(seen).find(ignored) {
             return Err(format!("I17: {name} logs {line}"));
+        }
+        let regressed = log.iter().skip(seen).any(|line| line.contains("is an older backup"));
+        if regressed && !self.watch.was_set_back(kernel) {
+            return Err(format!("I7: {name} takes itself for an older backup, and was never set back"));
         }
         let node = self.world.node(kernel);
         let Some(process) = &node.process else { return Ok(()) };

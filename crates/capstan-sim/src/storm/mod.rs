@@ -1,12 +1,15 @@
 //! A random workload on two to four kernels, with the real links and sessions between them, under every fault that a
 //! network, a disk, a clock and an operator can bring; and what must hold all the while and at the end (03 G.1, G.7).
 //!
-//! A seed decides a [`Plan`] before anything runs; [`run`] performs it, [`shrink`] cuts a failing one down.
+//! A seed decides a [`Plan`] before anything runs; [`run`] performs it, [`shrink`] cuts a failing one down. Two kinds of
+//! plan: [`Plan::seeded`] is rough in every way; [`Plan::of_handshakes`] says little, and lets everything befall the few
+//! milliseconds in which two kernels agree on a session.
 //!
 //! **All the while** (after each batch and frame): what a kernel has received from a peer is a beginning of what that
 //! life of the peer has durably sent to it (I1, I2, I10), and covers all that the peer holds acknowledged (I3); what is
 //! written was durable before (I5), is written on one channel (I11), and a number stands for one text (I22); a session
-//! with anything in it ends only where a life, a peer or a link was ended (I7); no message is executed twice or out of
+//! with anything in it ends only where a life, a peer or a link was ended, and only what was set back takes itself for an
+//! older backup (I7); no message is executed twice or out of
 //! order, reaches another object or settles another promise than it was meant for (I1, I9); the recount finds nothing
 //! (I13, I14, I21); no frame of an honest peer is set aside or ignored, and nothing panics (I17).
 //! **At rest**: everybody who waited was told (I8, I20); nothing moves any more (I16); each side of a pair understands

@@ -5,6 +5,8 @@ use crate::chance::Chance;
 pub use crate::net::Spoil;
 use serde::{Deserialize, Serialize};
 
+mod handshakes;
+
 /// Acts of one storm.
 const ACTS: usize = 70;
 
@@ -57,6 +59,8 @@ pub enum Act {
     Start(Who),
     /// Both at once.
     Restart(Who),
+    /// The same, and the next process speaks the other generation.
+    Turn(Who),
     /// It dies at one of the next batches: that many ahead, after it is durable or before.
     Strike(Who, u8, bool),
     /// No dial gets through, streams break.
@@ -98,6 +102,8 @@ pub enum Loss {
     Backup(Who),
     /// It is restored.
     Restore(Who, Pick),
+    /// The newest is restored.
+    Undo(Who),
     /// A second machine runs on a copy of the disk, for so many milliseconds.
     Copy(Who, u16),
     /// The user closes a peer.
@@ -140,9 +146,9 @@ impl Plan {
         Plan { seed, classic, window, outbox_bytes, fine, calm, acts }
     }
 
-    /// Whether all kernels speak the session generation.
+    /// Whether all kernels speak the session generation all the time.
     pub fn all_session(&self) -> bool {
-        !self.classic.contains(&true)
+        !self.classic.contains(&true) && !self.acts.iter().any(|act| matches!(act, Act::Turn(_)))
     }
 }
 
@@ -223,11 +229,12 @@ impl Maker {
             3..=5 => Act::Break(self.who(), self.who()),
             6..=7 => Act::Freeze(self.who(), self.who()),
             8..=9 => Act::Thaw,
-            _ => {
-                let how = [Spoil::Double, Spoil::Truncate, Spoil::Lose, Spoil::Swap];
-                Act::Spoil(self.who(), self.who(), how[usize::from(self.small(4))])
-            }
+            _ => Act::Spoil(self.who(), self.who(), self.spoil()),
         }
+    }
+
+    fn spoil(&mut self) -> Spoil {
+        [Spoil::Double, Spoil::Truncate, Spoil::Lose, Spoil::Swap][usize::from(self.small(4))]
     }
 
     /// What takes something away for good.

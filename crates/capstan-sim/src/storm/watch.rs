@@ -281,16 +281,21 @@ impl Watch {
     fn went(&mut self, from: KernelId, pair: &Pair, text: &Arc<str>) -> bool {
         let Some(mirror) = self.mirrors.get(&from).filter(|_| self.ended) else { return false };
         let Some(own) = mirror.own.clone() else { return false };
-        // A session that began in that batch as well has left no row at all.
-        let none = mirror.sessions.get(&pair.1).is_none_or(|row| row.sent == Seq(0));
+        // A session that began in that batch as well has left no row at all; what is there now is for the next.
+        let nascent = mirror.lives.get(&pair.1).is_none_or(Option::is_none);
+        let none = nascent || mirror.sessions.get(&pair.1).is_none_or(|row| row.sent == Seq(0));
         let first = Tail { seq: Seq(0), digest: Digest::default(), between: (own, None) };
         let key = (from, pair.1.clone());
-        if none {
+        let is = |seq: Seq| text.starts_with(&format!("{{\"seq\":{seq},"));
+        // Two may have ended in one batch.
+        if nascent && is(Seq(1)) {
+            self.just_ended.insert(key.clone(), first);
+        } else if none {
             self.just_ended.entry(key.clone()).or_insert(first);
         }
         let Some(tail) = self.just_ended.get_mut(&key) else { return false };
         let seq = tail.seq.next();
-        if !text.starts_with(&format!("{{\"seq\":{seq},")) {
+        if !is(seq) {
             return false;
         }
         let before = tail.digest;
@@ -334,6 +339,11 @@ impl Watch {
         let of_their_end = why.contains("VAT_TERMINATED") || why.contains("OBJECT_DELETED");
         let fine = of_vats || self.ended || (self.vats_ended && !calm && of_their_end);
         if fine { Ok(()) } else { Err("I7".to_owned()) }
+    }
+
+    /// Whether the kernel's disk was set back or copied at any time.
+    pub(super) fn was_set_back(&self, kernel: KernelId) -> bool {
+        self.forked.contains(&self.peer(kernel))
     }
 
     /// Whether a message was executed.
