@@ -1,7 +1,7 @@
 //! The files that a program is made of.
 
 use crate::module::{Module, parse};
-use crate::resolve::Resolver;
+use crate::resolve::{NOTHING, Resolver};
 use crate::{BundleError, SOURCE_BYTES_MAX, Served, TOTAL_BYTES_MAX};
 use oxc_allocator::Allocator;
 use std::collections::BTreeMap;
@@ -57,7 +57,7 @@ pub(crate) fn load<'a>(
     let mut modules: Vec<Module<'a>> = Vec::new();
     let mut targets = Vec::new();
     while let Some(path) = paths.get(modules.len()).cloned() {
-        let text = reader.read(&path)?;
+        let text = if path.ends_with(NOTHING) { String::new() } else { reader.read(&path)? };
         let by_package = resolver.is_module_package(&path);
         let module = parse(allocator, &path, &reader.shown(&path), &text, by_package)?;
         let mut leads = Vec::with_capacity(module.links.requests.len());

@@ -9,6 +9,8 @@ use std::{fs, io};
 const EXTENSIONS: [&str; 7] = ["ts", "mts", "js", "mjs", "cjs", "cts", "json"];
 /// What TypeScript calls a file by the name of what it becomes.
 const WRITTEN_AS: [(&str, &str); 3] = [("js", "ts"), ("mjs", "mts"), ("cjs", "cts")];
+/// The name of a file that is not there: a module that a package does without. It exports nothing.
+pub(crate) const NOTHING: &str = "(nothing).cjs";
 /// The longest `package.json`, bytes.
 const PACKAGE_BYTES_MAX: u64 = 4 << 20;
 /// Modules of Node that packages ask for without saying so.
@@ -59,7 +61,11 @@ impl Resolver {
     pub(crate) fn find(&mut self, importer: &Path, specifier: &str, asker: Asker) -> Result<PathBuf, String> {
         let beside = importer.parent().unwrap_or(Path::new("/"));
         let found = if let Some((home, target)) = self.elsewhere(beside, specifier) {
-            if is_path(&target) { within(&home, &target) } else { self.package(&home, &target, asker) }
+            match target {
+                None => return Ok(home.join(NOTHING)),
+                Some(target) if is_path(&target) => within(&home, &target),
+                Some(target) => self.package(&home, &target, asker),
+            }
         } else if is_path(specifier) {
             let path = tidy(&beside.join(specifier));
             self.file_or_directory(&path, asker).ok_or_else(|| "there is no such file".to_owned())
@@ -72,22 +78,25 @@ impl Resolver {
         } else {
             self.package(beside, specifier, asker)
         }?;
-        let found = self.instead(&found).unwrap_or(Ok(found))?;
+        let found = match self.instead(&found) {
+            None => found,
+            Some((home, None)) => return Ok(home.join(NOTHING)),
+            Some((home, Some(target))) => within(&home, &target)?,
+        };
         fs::canonicalize(&found).map_err(|error| format!("{}: {error}", found.display()))
     }
 
-    /// What the package of an importer takes for another package where there is no Node.
-    fn elsewhere(&mut self, beside: &Path, specifier: &str) -> Option<(PathBuf, String)> {
+    /// What the package of an importer takes for another package where there is no Node, which may be nothing.
+    fn elsewhere(&mut self, beside: &Path, specifier: &str) -> Option<(PathBuf, Option<String>)> {
         let (home, package) = self.scope(beside).filter(|_| !is_path(specifier))?;
-        Some((home, package.get("browser")?.get(specifier)?.as_str()?.to_owned()))
+        replaced(&package, specifier).map(|target| (home, target))
     }
 
-    /// The file that a package has instead of this one where there is no Node.
-    fn instead(&mut self, found: &Path) -> Option<Result<PathBuf, String>> {
+    /// The file that a package has instead of this one where there is no Node, which may be none.
+    fn instead(&mut self, found: &Path) -> Option<(PathBuf, Option<String>)> {
         let (home, package) = self.scope(found.parent()?)?;
         let name = found.strip_prefix(&home).ok()?.to_str()?;
-        let target = package.get("browser")?.get(format!("./{name}"))?.as_str()?;
-        Some(within(&home, target))
+        replaced(&package, &format!("./{name}")).map(|target| (home, target))
     }
 
     /// Whether the package that a file belongs to says that its `.js` files are ES modules.
@@ -180,6 +189,15 @@ impl Resolver {
             Ok(serde_json::from_str(&fs::read_to_string(path)?)?)
         };
         self.packages.entry(home.to_owned()).or_insert_with(|| read().ok()).clone()
+    }
+}
+
+/// What stands for a module where there is no Node; `None`: nothing does.
+fn replaced(package: &Map<String, Json>, module: &str) -> Option<Option<String>> {
+    match package.get("browser")?.get(module)? {
+        Json::String(target) => Some(Some(target.clone())),
+        Json::Bool(false) => Some(None),
+        Json::Null | Json::Bool(true) | Json::Number(_) | Json::Array(_) | Json::Object(_) => None,
     }
 }
 

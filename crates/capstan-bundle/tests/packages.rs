@@ -45,17 +45,18 @@ fn packages_are_taken_without_node() {
         ("node_modules/exported/page.js", "export const b = 'b';"),
         (
             "node_modules/mapped/package.json",
-            r#"{"main": "./index.js", "browser": {"./node.js": "./page.js", "stream": "exported", "fs": "./none.js"}}"#,
+            r#"{"main": "./index.js", "browser": {"./node.js": "./page.js", "stream": "exported", "fs": "./none.js", "net": false, "./tty.js": false}}"#,
         ),
         (
             "node_modules/mapped/index.js",
-            "import { c } from './node.js'; import { b } from 'stream'; import fs from 'fs'; const all = c + b + fs; export { all as c };",
+            "import { c } from './node.js'; import { b } from 'stream'; import fs from 'fs'; import net, { Socket } from 'net'; import * as tty from './tty.js'; const all = c + b + fs + typeof net + Socket + Object.keys(tty).length; export { all as c };",
         ),
+        ("node_modules/mapped/tty.js", "import 'tty';"),
         ("node_modules/mapped/page.js", "export const c = 'c';"),
         ("node_modules/mapped/node.js", "import 'tty';"),
         ("node_modules/mapped/none.js", "export default 'none';"),
     ];
-    assert_eq!(says(&files, "exports.all"), "a,b,cbnone");
+    assert_eq!(says(&files, "exports.all"), "a,b,cbnoneobjectundefined1");
 }
 
 #[test]
