@@ -110,12 +110,18 @@ impl<T: Table> Rows<T> {
 #[derive(Debug, Default)]
 pub struct Db {
     tables: Tables,
+    /// Of the transaction in progress; empty between transactions. Kept for its room: it grows with every transaction
+    /// otherwise.
+    undo: Vec<Undo>,
 }
+
+/// Room for so many undo entries is kept: more than all but the largest transactions need.
+const UNDO_KEPT: usize = 256;
 
 impl Db {
     /// Starts from rows read from a disk or handed over earlier.
     pub fn load(snapshot: Tables) -> Self {
-        Db { tables: snapshot }
+        Db { tables: snapshot, undo: Vec::new() }
     }
 
     /// Starts a transaction. Dropping it without [`Tx::commit`] undoes it.
@@ -136,7 +142,7 @@ impl Db {
     /// tx.commit();
     /// ```
     pub fn begin(&mut self) -> Tx<'_> {
-        Tx { tables: &mut self.tables, undo: Vec::new() }
+        Tx { tables: &mut self.tables, undo: &mut self.undo }
     }
 
     /// Returns the row under `key` as of the last committed transaction.
@@ -201,7 +207,7 @@ pub struct Savepoint(usize);
 #[derive(Debug)]
 pub struct Tx<'a> {
     tables: &'a mut Tables,
-    undo: Vec<Undo>,
+    undo: &'a mut Vec<Undo>,
 }
 
 impl Tx<'_> {
@@ -273,7 +279,7 @@ impl Tx<'_> {
     }
 
     /// Keeps everything.
-    pub fn commit(mut self) {
+    pub fn commit(self) {
         self.undo.clear();
     }
 }
@@ -281,6 +287,7 @@ impl Tx<'_> {
 impl Drop for Tx<'_> {
     fn drop(&mut self) {
         self.rollback_to(Savepoint(0));
+        self.undo.shrink_to(UNDO_KEPT);
     }
 }
 
