@@ -54,16 +54,21 @@ impl Line {
         self.run(count, in_flight).await
     }
 
-    /// Makes one call alone and returns how long it took: from asking the caller to its durable answer.
+    /// Makes one call alone, without the caller, and returns how long it took: from asking to the durable answer.
     pub async fn call(&self) -> Result<Duration, Refusal> {
-        self.run(1, 1).await
+        let methargs = CapData { body: r##"#["echo",[1]]"##.into(), slots: Vec::new() };
+        self.timed(self.echo, methargs).await
     }
 
     async fn run(&self, count: u32, window: u32) -> Result<Duration, Refusal> {
         let body = format!(r##"#["run",["$0",{count},{window}]]"##).into();
         let methargs = CapData { body, slots: vec![KRef::Object(self.echo)] };
+        self.timed(self.caller, methargs).await
+    }
+
+    async fn timed(&self, target: ObjectId, methargs: CapData<KRef>) -> Result<Duration, Refusal> {
         let since = Instant::now();
-        let settled = self.host.send(self.caller.into(), methargs).await?;
+        let settled = self.host.send(target.into(), methargs).await?;
         if settled.rejected {
             return Err(Refusal::Internal(format!("a call failed: {}", settled.value.body)));
         }
