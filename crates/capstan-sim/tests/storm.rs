@@ -48,7 +48,7 @@ fn what_two_ends_of_a_link_lost_sight_of() {
 /// belonged to; and a stream opened before another and used after that had ended.
 #[test]
 fn what_is_no_fault_is_not_taken_for_one() {
-    weather([9849, 204_869, 208_490, 210_640].into_iter());
+    weather([9849, 204_869, 208_490, 210_640, 701_325].into_iter());
 }
 
 #[test]

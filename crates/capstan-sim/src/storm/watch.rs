@@ -60,6 +60,8 @@ pub(super) struct Watch {
     processed: BTreeSet<(Pair, Digest)>,
     /// Sessions that ended in the last batch of their kernel, with the last frame that was durable.
     just_ended: BTreeMap<(KernelId, PeerId), Tail>,
+    /// What each kernel's life was before its last batch.
+    owns: BTreeMap<KernelId, Incarnation>,
     executed: BTreeMap<String, KernelId>,
     /// Messages that a disk which was set back holds once more.
     excused: BTreeSet<String>,
@@ -117,6 +119,8 @@ impl Watch {
             match record {
                 Record::Committed { kernel, changes, marks } => {
                     self.vats(kernel, &changes, calm)?;
+                    let own = self.mirrors.get(&kernel).and_then(|mirror| mirror.own.clone());
+                    self.owns.extend(own.map(|own| (kernel, own)));
                     let before = self.apply(kernel, &changes);
                     self.sessions(kernel, &before)?;
                     self.enter_sent(kernel)?;
@@ -280,8 +284,9 @@ impl Watch {
     /// its session had ended in the next.
     fn went(&mut self, from: KernelId, pair: &Pair, text: &Arc<str>) -> bool {
         let Some(mirror) = self.mirrors.get(&from).filter(|_| self.ended) else { return false };
-        let Some(own) = mirror.own.clone() else { return false };
-        // A session that began in that batch as well has left no row at all; what is there now is for the next.
+        let Some(own) = self.owns.get(&from).cloned() else { return false };
+        // A session that began in that batch as well has left no row at all; it was of the life before, what is there
+        // now is for the next.
         let nascent = mirror.lives.get(&pair.1).is_none_or(Option::is_none);
         let none = nascent || mirror.sessions.get(&pair.1).is_none_or(|row| row.sent == Seq(0));
         let first = Tail { seq: Seq(0), digest: Digest::default(), between: (own, None) };
@@ -361,8 +366,9 @@ impl Mirror {
 
     fn tail(&self, peer: &PeerId, row: &SessionRow) -> Option<Tail> {
         let between = (self.own.clone()?, self.lives.get(peer).cloned().flatten());
-        let (rid, _) = self.remotes.iter().find(|(_, of)| *of == peer)?;
-        let last = self.outbox.get(&(*rid, row.sent)).map(|row| row.digest);
+        // A session may be agreed on before there is a remote.
+        let rid = self.remotes.iter().find(|(_, of)| *of == peer).map(|(rid, _)| *rid);
+        let last = rid.and_then(|rid| self.outbox.get(&(rid, row.sent))).map(|row| row.digest);
         Some(Tail { seq: row.sent, digest: last.unwrap_or(row.una_digest), between })
     }
 }
