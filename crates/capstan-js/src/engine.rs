@@ -165,6 +165,11 @@ impl Engine {
         }
     }
 
+    /// What its heap takes now.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.fuse.heap_bytes()
+    }
+
     /// Its timers, which are to be cleared when it ends.
     pub(crate) fn timers(&self) -> SharedTimers {
         self.timers.clone()

@@ -94,6 +94,11 @@ impl Fuse {
         ptr
     }
 
+    /// What the heap takes now.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.heap_bytes.load(Relaxed)
+    }
+
     fn release(&self, bytes: usize) {
         self.heap_bytes.store(self.heap_bytes.load(Relaxed).wrapping_sub(bytes), Relaxed);
     }

@@ -12,6 +12,7 @@ use capstan_model::vat::{
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,6 +20,8 @@ use std::time::{Duration, Instant};
 /// Native loops are not interrupted; a vat in one has this much after its deadline before its thread is given up.
 const GRACE: Duration = Duration::from_millis(1000);
 const WATCH_EVERY: Duration = Duration::from_millis(50);
+/// When vats that have ended left so much, bytes, it is given back to the system; less is soon used again.
+const GIVE_BACK_BYTES: usize = 16 << 20;
 const THREAD_STACK_BYTES: usize = 8 << 20;
 
 /// What came of an order, told to the sink from a worker thread (or from the watchdog).
@@ -129,6 +132,8 @@ struct Lane {
     bell: Condvar,
     busy: Mutex<Option<Busy>>,
     given_up: Mutex<bool>,
+    /// Heaps of vats that have ended since memory was last given back, bytes.
+    freed: AtomicUsize,
 }
 
 impl Lane {
@@ -433,12 +438,13 @@ type Part<'p> = (&'p str, Box<dyn FnOnce() + 'p>);
 /// Ends a vat on its thread, if it is there: once, since it is gone then.
 fn unseat(seats: &mut Seats, vat: VatId, report: &Report) {
     let Some(Seat { engine, .. }) = seats.remove(&vat) else { return };
-    let timers = engine.timers();
+    let (timers, heap_bytes) = (engine.timers(), engine.heap_bytes());
     let parts: [Part<'_>; 2] = [
         ("timers", Box::new(move || *endow::lock(&timers) = Timers::default())),
         ("engine", Box::new(move || drop(engine))),
     ];
     tear_down(vat, report, parts);
+    report.lane.freed.fetch_add(heap_bytes, Relaxed);
 }
 
 /// Does what is to be done at a vat's end, part by part. One that fails is logged, and hinders neither the others nor the
@@ -462,8 +468,37 @@ fn watch(pool: &Weak<Pool>) {
         for event in give_up_stuck(&pool) {
             (pool.sink)(event);
         }
+        give_back(&pool);
     }
 }
+
+/// Gives the memory of vats that have ended back to the system. The allocator keeps pages between those in use otherwise.
+fn give_back(pool: &Pool) {
+    let lanes = lock(&pool.homes).lanes.clone();
+    if lanes.iter().map(|lane| lane.freed.load(Relaxed)).sum::<usize>() < GIVE_BACK_BYTES {
+        return;
+    }
+    for lane in &lanes {
+        lane.freed.store(0, Relaxed);
+    }
+    trim();
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[expect(
+    unsafe_code,
+    reason = "the C library's own; it takes the allocator's locks and touches free memory only"
+)]
+fn trim() {
+    unsafe extern "C" {
+        safe fn malloc_trim(kept: usize) -> std::ffi::c_int;
+    }
+    malloc_trim(0);
+}
+
+/// Other allocators do it by themselves.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn trim() {}
 
 fn give_up_stuck(pool: &Pool) -> Vec<VatEvent> {
     let lanes = lock(&pool.homes).lanes.clone();
