@@ -497,7 +497,7 @@ impl Driver {
                 }
                 self.know_ours.remove(&peer);
                 remember(&mut self.only_reference, peer);
-                self.opened(peer, we_opened, stream);
+                self.opened(peer, we_opened, true, stream);
             }
             reference::Event::DialFailed { peer, error } => {
                 // It may speak our protocol by now, or be elsewhere.
@@ -614,7 +614,7 @@ impl Driver {
                 }
                 self.only_reference.remove(&peer);
                 remember(&mut self.know_ours, peer);
-                self.opened(peer, we_opened, stream);
+                self.opened(peer, we_opened, false, stream);
             }
             channels::Event::OpenFailed { peer, connection, error, unsupported } => {
                 self.swarm.close_connection(connection);
@@ -633,13 +633,14 @@ impl Driver {
         &mut self,
         peer: PeerId,
         we_opened: bool,
+        reference: bool,
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     ) {
         let channel = ChannelId(NEXT_CHANNEL.fetch_add(1, Ordering::Relaxed));
         let open =
             OpenChannel::start(channel, stream, self.frame_bytes_max, self.write_timeout, self.facts.clone());
         self.open.insert(channel, open);
-        self.observe(LinkFact::ChannelUp { channel, peer: named(peer), dialed: we_opened });
+        self.observe(LinkFact::ChannelUp { channel, peer: named(peer), dialed: we_opened, reference });
         if let Some(hints) = self.learned.get(&peer).cloned() {
             self.observe(LinkFact::HintsSeen { peer: named(peer), hints });
         }

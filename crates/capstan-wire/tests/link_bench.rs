@@ -53,7 +53,12 @@ impl Bench {
         self.order(LinkOrder::Want { peer: peer(name), hints: vec![], for_send })
     }
     pub(crate) fn up(&mut self, channel: u64, name: &str, dialed: bool) -> Vec<Action> {
-        self.fact(LinkFact::ChannelUp { channel: ChannelId(channel), peer: peer(name), dialed })
+        self.fact(LinkFact::ChannelUp {
+            channel: ChannelId(channel),
+            peer: peer(name),
+            dialed,
+            reference: true,
+        })
     }
     pub(crate) fn read(&mut self, channel: u64, text: &str) -> Vec<Action> {
         self.fact(LinkFact::TextRead { channel: ChannelId(channel), text: text.into() })

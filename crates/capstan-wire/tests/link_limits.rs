@@ -241,7 +241,7 @@ fn r75_without_a_limit_nothing_is_held_back_between_session_kernels() {
 /// A kernel of the reference sends no more than 100 frames in a second to one peer, and loses what it would send beyond
 /// that. What makes it send is what it gets.
 #[test]
-fn r75_a_classic_peer_gets_fewer_frames_in_any_second_than_it_may_send_itself() {
+fn r75_a_kernel_of_the_reference_gets_fewer_frames_in_any_second_than_it_may_send_itself() {
     let mut b = Bench::new(LinkOptions::default());
     connect(&mut b, 1, "c");
     let (mut texts, mut times) = (Vec::new(), Vec::new());
@@ -291,4 +291,17 @@ fn r75_a_classic_peer_gets_fewer_frames_in_any_second_than_it_may_send_itself() 
     let frames: Vec<_> = (0..16).map(|_| OutFrame { seq: None, text: "x".into() }).collect();
     let order = LinkOrder::Send { channel: ChannelId(2), frames, awaited: false };
     assert!(written(&b.order(order)).len() < 16);
+}
+
+#[test]
+fn a_classic_peer_that_came_by_our_own_name_is_not_held_back() {
+    let mut b = Bench::new(LinkOptions::default());
+    b.want("c", true);
+    b.fact(LinkFact::ChannelUp { channel: ChannelId(1), peer: peer("c"), dialed: true, reference: false });
+    b.greet(1, classic("mine"));
+    b.read(1, &ack("l"));
+    b.answer(1, Verdict::Register);
+    let frames = (0..300).map(|n| OutFrame { seq: Some(Seq(n + 1)), text: n.to_string().into() }).collect();
+    let sent = b.order(LinkOrder::Send { channel: ChannelId(1), frames, awaited: false });
+    assert_eq!(written(&sent).len(), 300);
 }

@@ -133,9 +133,8 @@ impl World {
             (side, Some(channel)) => {
                 let name = peer(["b", "a"][side]);
                 match self.pipes[side].get_mut(&channel).unwrap().pop_front().unwrap() {
-                    Parcel::Up { dialed } => {
-                        self.observe(side, LinkFact::ChannelUp { channel, peer: name, dialed })
-                    }
+                    Parcel::Up { dialed } => self
+                        .observe(side, LinkFact::ChannelUp { channel, peer: name, dialed, reference: true }),
                     Parcel::Text(text) => self.observe(side, LinkFact::TextRead { channel, text }),
                     Parcel::Down => {
                         self.pipes[side].remove(&channel);

@@ -159,7 +159,9 @@ impl World {
                         let writer = self.net.streams.get(&stream).and_then(|s| s.ends.get(from)).copied();
                         let Some(writer) = writer else { return };
                         let peer = self.node(writer.kernel).config.peer.clone();
-                        self.observe(reader.kernel, LinkFact::ChannelUp { channel, peer, dialed });
+                        // Here the classic kernels stand for those of the reference.
+                        let up = LinkFact::ChannelUp { channel, peer, dialed, reference: true };
+                        self.observe(reader.kernel, up);
                     }
                     Item::Texts(texts) => {
                         self.active = self.now;

@@ -15,7 +15,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 impl Links {
-    pub(super) fn channel_up(&mut self, now: Millis, channel: ChannelId, peer: PeerId, dialed: bool) {
+    pub(super) fn channel_up(
+        &mut self,
+        now: Millis,
+        channel: ChannelId,
+        peer: PeerId,
+        dialed: bool,
+        reference: bool,
+    ) {
         let purpose = match self.peers.get_mut(&peer) {
             Some(known) if dialed => known.dialing.take(),
             Some(_) | None => None,
@@ -40,6 +47,7 @@ impl Links {
         let fresh = Channel {
             peer,
             dialed,
+            reference,
             stage,
             announced: false,
             ours_session: false,
@@ -418,6 +426,11 @@ impl Links {
 }
 
 impl Channel {
+    /// Whether the other end loses what it would send beyond its own limit, so that we must not ask for much at once.
+    pub(super) fn is_paced(&self) -> bool {
+        self.reference && !self.is_session()
+    }
+
     /// Whether both sides spoke the session generation.
     pub(super) fn is_session(&self) -> bool {
         self.ours_session && self.theirs.as_ref().is_some_and(|theirs| theirs.session.is_some())

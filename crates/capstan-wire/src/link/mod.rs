@@ -38,6 +38,8 @@ pub enum LinkFact {
         peer: PeerId,
         /// Whether we dialled it.
         dialed: bool,
+        /// Whether it was negotiated by the name that kernels of the reference know.
+        reference: bool,
     },
     /// One frame arrived.
     TextRead {
@@ -162,7 +164,7 @@ struct Peer {
     queued: Option<Purpose>,
     dials: Option<RateLimiter>,
     messages: Option<RateLimiter>,
-    /// What a classic peer may be sent.
+    /// What a peer of the reference may be sent.
     classic: Option<TokenBucket>,
     last_active: Millis,
     /// A dial is in flight, and whether it is for a send.
@@ -182,6 +184,7 @@ struct Channel {
     peer: PeerId,
     /// Why we dialled it; `None`: the peer did.
     dialed: Option<Purpose>,
+    reference: bool,
     stage: Stage,
     /// The kernel has been told of it.
     announced: bool,
@@ -267,7 +270,9 @@ impl Links {
     /// Takes one fact about sockets. `chance` is any random number; it only spreads retries.
     pub fn observe(&mut self, now: Millis, chance: u64, fact: LinkFact) -> Vec<Action> {
         match fact {
-            LinkFact::ChannelUp { channel, peer, dialed } => self.channel_up(now, channel, peer, dialed),
+            LinkFact::ChannelUp { channel, peer, dialed, reference } => {
+                self.channel_up(now, channel, peer, dialed, reference);
+            }
             LinkFact::TextRead { channel, text } => self.texts_read(now, channel, vec![text]),
             LinkFact::TextsRead { channel, texts } => self.texts_read(now, channel, texts),
             LinkFact::Written { channel, token, outcome } => self.written(channel, token, outcome),

@@ -78,7 +78,7 @@ impl Links {
         let paced = open.paced.front().and_then(|_| {
             let known = self.peers.get(&open.peer)?;
             let limited = known.messages.as_ref().map(|limiter| limiter.next(open.last_active));
-            let paced = known.classic.as_ref().filter(|_| !open.is_session());
+            let paced = known.classic.as_ref().filter(|_| open.is_paced());
             limited.max(paced.map(TokenBucket::due))
         });
         let spared = (!self.room.is_empty()).then(|| open.last_active.after(INACTIVITY_MIN));
@@ -113,7 +113,7 @@ impl Links {
         }
     }
 
-    /// Writes frames on a registered channel, at once or as the rate limits allow. A classic peer always has one.
+    /// Writes frames on a registered channel, at once or as the rate limits allow. A peer of the reference always has one.
     pub(super) fn send(
         &mut self,
         now: Millis,
@@ -128,7 +128,7 @@ impl Links {
         }
         open.last_active = now;
         open.awaited.extend(token);
-        if limit.is_none() && open.is_session() {
+        if limit.is_none() && !open.is_paced() {
             self.actions.push(Action::Write { channel, texts, token });
             return;
         }
@@ -146,7 +146,7 @@ impl Links {
             let mut limiter = limit.map(|limit| {
                 known.messages.get_or_insert_with(|| RateLimiter::new("messageRate", limit, SECOND))
             });
-            let mut bucket = (!open.is_session()).then(|| {
+            let mut bucket = open.is_paced().then(|| {
                 let fresh = || TokenBucket::new(CLASSIC_FRAMES_PER_SECOND, CLASSIC_BURST);
                 known.classic.get_or_insert_with(fresh)
             });

@@ -74,10 +74,10 @@ pub(super) const HINTS_MAX: usize = 16;
 /// For so long after we registered our own dial, one from the larger peer id is taken for a crossing dial.
 pub(super) const CROSSING: Millis = Millis(2_000);
 
-/// Frames a second to a classic peer, acknowledgements among them: below the 100 that a kernel of the reference sends to
-/// one peer in a second (03 B-7). It answers most of what it gets, and loses what would be beyond that.
+/// Frames a second to a kernel of the reference, acknowledgements among them: below the 100 that it sends to one peer
+/// in a second (03 B-7). It answers most of what it gets, and loses what would be beyond that.
 pub(super) const CLASSIC_FRAMES_PER_SECOND: NonZeroU32 = NonZeroU32::new(80).expect("not zero");
-/// Frames that a classic peer is given at once; with those of the second that follows still below its limit.
+/// Frames that it is given at once; with those of the second that follows still below its limit.
 pub(super) const CLASSIC_BURST: NonZeroU32 = NonZeroU32::new(16).expect("not zero");
 
 /// The back-off before retry number `attempt` (from 1), with full jitter: `chance / 2^64` of the doubled base,

@@ -291,7 +291,7 @@ impl World {
             let parcel = self.sides[at].pipes.get_mut(&channel).unwrap().pop_front().unwrap();
             match parcel {
                 Parcel::Up { dialed, peer } => {
-                    self.observe(at, LinkFact::ChannelUp { channel, peer, dialed })
+                    self.observe(at, LinkFact::ChannelUp { channel, peer, dialed, reference: true })
                 }
                 Parcel::Text(text) => self.observe(at, LinkFact::TextRead { channel, text }),
                 Parcel::Down => {
