@@ -44,6 +44,12 @@ fn what_two_ends_of_a_link_lost_sight_of() {
     weather([2571, 30_205, 60_178, 200_186, 501_329].into_iter());
 }
 
+/// Who was closed by intent was never dialled again, though the one who had closed it had lost that with its store.
+#[test]
+fn who_was_closed_and_then_forgotten_is_heard_again() {
+    weather([62_994, 69_380].into_iter());
+}
+
 /// What the checks once took for faults: a row that came and went in one batch, with the vat or the session that it
 /// belonged to; and a stream opened before another and used after that had ended.
 #[test]

@@ -169,7 +169,7 @@ pub enum LinkEvent {
         /// Whom.
         peer: PeerId,
     },
-    /// The peer has closed us by intent: it is not dialled until it dials, or we are told to (03 B-48).
+    /// The peer has closed us by intent: until it dials or we are told to, it is dialled seldom (03 B-48).
     Declined {
         /// Who.
         peer: PeerId,

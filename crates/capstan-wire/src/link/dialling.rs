@@ -209,6 +209,7 @@ impl Links {
         for peer in due {
             if let Some(known) = self.peers.get_mut(&peer) {
                 known.retry_at = None;
+                known.declined = false;
             }
             self.dial(now, &peer, Purpose::Reconnect);
         }
@@ -234,7 +235,8 @@ impl Links {
             } else {
                 let attempt = if known.is_down() { u32::MAX } else { known.attempt.max(1) };
                 let pause = delay(&self.options, attempt, chance);
-                let pause = if known.is_hopeless() { pause.max(HOPELESS_PAUSE) } else { pause };
+                let seldom = known.is_hopeless() || known.declined;
+                let pause = if seldom { pause.max(HOPELESS_PAUSE) } else { pause };
                 known.retry_at = Some(now.after(pause));
             }
         }
@@ -252,7 +254,7 @@ impl Links {
 impl Peer {
     /// Whether it is to be dialled, and nothing is planned yet.
     fn is_waiting(&self) -> bool {
-        let refused = self.closed || self.declined || self.held || self.gave_up;
+        let refused = self.closed || self.held || self.gave_up;
         self.wanted && !refused && self.retry_at.is_none() && self.queued.is_none()
     }
 

@@ -150,7 +150,7 @@ struct Peer {
     wanted: bool,
     /// Closed by intent (03 B-48).
     closed: bool,
-    /// The peer has closed us by intent: it is not dialled until it dials, or we are told to.
+    /// The peer has closed us by intent: it is dialled seldom, in case it has forgotten that with its store.
     declined: bool,
     /// A dial for a send met a restarted peer: no dial by itself until the next want (03 S5).
     held: bool,
