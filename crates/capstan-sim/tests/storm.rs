@@ -2,8 +2,8 @@
 
 use capstan_sim::storm::{Plan, run};
 
-/// How many seeds each of the two tests tries: unoptimised, one takes about a seventh of a second.
-const SEEDS: u64 = 120;
+/// How many seeds each of the three tests tries: unoptimised, one takes about a seventh of a second.
+const SEEDS: u64 = 700;
 
 fn weather(seeds: impl Iterator<Item = u64>) {
     for seed in seeds {
