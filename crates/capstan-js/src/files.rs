@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn only_what_lies_below_the_root_and_is_no_link_is_found() {
         let home = tempfile::tempdir().unwrap();
-        let root = home.path().join("root");
+        let root = home.path().join("given");
         fs::create_dir_all(root.join("in/deep")).unwrap();
         fs::write(root.join("in/deep/a.txt"), "a").unwrap();
         fs::write(home.path().join("secret"), "secret").unwrap();
@@ -172,7 +172,7 @@ mod tests {
             };
             assert_eq!(read(&path), Err(why));
         }
-        for path in ["link", "inner-link", "up/secret", "up/root/in/deep/a.txt", "in-link/deep/a.txt"] {
+        for path in ["link", "inner-link", "up/secret", "up/given/in/deep/a.txt", "in-link/deep/a.txt"] {
             let why = format!("Symlinks are prohibited: {path}");
             assert_eq!(read(path), Err(format!("fs.readFile: {why}")));
             assert_eq!(said(&root, FileVerb::Access, path), Err(format!("fs.access: {why}")));
