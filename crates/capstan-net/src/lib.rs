@@ -9,6 +9,7 @@
 
 mod address;
 mod channels;
+mod config;
 mod fault;
 mod framing;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -20,6 +21,7 @@ mod relay;
 mod relays;
 mod stream;
 
-pub use node::{NetError, Node, NodeConfig};
+pub use config::{NetError, NodeConfig};
+pub use node::Node;
 pub use relay::{Relay, RelayConfig};
 pub use stream::BATCHES_AHEAD;

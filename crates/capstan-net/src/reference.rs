@@ -3,9 +3,9 @@
 //!
 //! Frames, handshakes and sessions above a channel are the same as everywhere.
 
+use crate::config::NetError;
 use crate::fault;
 use crate::framing;
-use crate::node::NetError;
 use capstan_wire::link::{DialFault, FaultCode};
 use futures::future::{BoxFuture, poll_fn};
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, FutureExt, StreamExt};

@@ -3,7 +3,7 @@
 //! The limits of the library's relay would cut a session after 128 KiB or two minutes; ours lets circuits live, and
 //! bounds how many there are.
 
-use crate::node::NetError;
+use crate::config::NetError;
 use futures::StreamExt;
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;

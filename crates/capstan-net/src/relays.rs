@@ -1,8 +1,8 @@
 //! The relays through which we can be reached, and when each is asked for that again (03 B-47).
 
 use crate::address;
+use crate::config::NetError;
 use crate::gate::Gate;
-use crate::node::NetError;
 use capstan_model::peer::{Hint, Millis};
 use capstan_wire::link::{LinkOptions, delay};
 use libp2p::Multiaddr;
